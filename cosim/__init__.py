@@ -34,7 +34,6 @@ _WHERE = {
     "TopologyError": "cosim.errors",
     "UsageError": "cosim.errors",
     "launch": "cosim.run.api",
-    "run": "cosim.run.api",
 }
 
 __all__ = [
@@ -54,11 +53,13 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import the module that defines `name` on first use; AttributeError for any other name."""
+    from importlib import import_module
+
+    if name == "run":  # the package of that name, which is callable: see cosim/run/__init__.py
+        return import_module("cosim.run")
     home = _WHERE.get(name)
     if home is None:
         raise AttributeError(f"module 'cosim' has no attribute {name!r}")
-    from importlib import import_module
-
     value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value
