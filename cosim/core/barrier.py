@@ -1,0 +1,410 @@
+"""The hub's barrier: reports in, grants out. Pure: it never sees a message, only its times.
+
+Theory of operation
+===================
+
+Each worker w hosts nodes with a common clock. It runs only under a grant, and knows nothing but its own
+events. The barrier knows four figures of each worker, all in picoseconds:
+
+``now``         everything of w below it has been executed.
+``next_event``  w's earliest local event or kept input, as of its last report. Only it says whether w has
+                work: a node that promises never to speak may still have timers to run.
+``next_out``    w's promise: no later send of w is stamped below it, unless something reaches w that was not
+                delivered to it yet. Inputs that w keeps count at arrival + reaction of their node.
+                ``next_event <= next_out``.
+``pending``     what waits for w at the hub, sent but not delivered: its earliest arrival, and its earliest
+                *wake*, arrival + reaction of the destination node, before which it cannot make w speak.
+
+From these follows the earliest time at which w can speak, whoever may have talked to it so far:
+
+    base(w) = min(next_out(w), wake of w's pending inputs)
+
+A grant hands all pending inputs over, and with that they leave the hub's books although w may answer them at
+any moment. So while w runs, base(w) is *held*: it stays at most its value from before the hand-over, and
+inputs that come in meanwhile can only lower it. A promise once made also stands after the run: a report may
+be more cautious than the promise under which it ran (a worker that knows no better gives its next event), but
+what was promised is still true, since everything that could have broken it was counted in it.
+
+A send at w reaches worker x no earlier than dist(w, x) later, over whatever path (`cosim.core.bounds`: closed
+over the whole topology, reactions of the nodes in between included). Therefore everything that can still
+reach x arrives at
+
+    bound(x) = min over w != x of base(w) + dist(w, x)
+
+or later, and x may execute every event with t < bound(x) (bounds are exclusive), capped by the end of the
+run. There is no further fixpoint: that a quiet worker can be woken by another is what the closed distances
+say.
+
+x's own future outputs are left out: they could come back to x below its bound. Instead x stops by itself in
+time (early return): having sent a message, it goes no further than its arrival + reaction of its node + dist
+from there to x, and answers with ``now < bound``. From the report on the message is pending, and bounds
+everybody, x included. So the limit below which nothing may arrive at x is its bound while it runs and its
+``now`` as soon as it has answered.
+
+x is granted when it has an event, or a pending input, below its bound. It has at most one grant out.
+
+*Liveness.* If nobody runs, let x be the worker with the least need(x) = min(next_event, earliest pending
+arrival). base(w) >= need(w) >= need(x) for every w, and every distance is positive, so bound(x) > need(x): x
+is granted, if its need is below the end of the run. Nothing running and nobody granted therefore means that
+the run is over; `Barrier.idle` says so, and a model that still waits for something has deadlocked by itself.
+
+*Trust.* A worker may be a foreign simulator. Each report is checked whole before any of it is believed; a
+breach is a `ProtocolViolation` that leaves the barrier as it was.
+
+Source: design section 3; K. M. Chandy, J. Misra, "Distributed simulation", IEEE TSE 5(5), 1979 (safety by
+promises); B. D. Lubachevsky, CACM 32(1), 1989 (bounded lag over distances); early return: FMI 3.0,
+`fmi3DoStep`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from cosim.core.time import NEVER
+
+__all__ = ["TRANSITIONS", "Barrier", "Event", "Grant", "Out", "ProtocolViolation", "State", "Wait"]
+
+
+class State(enum.Enum):
+    """Where a worker stands with the barrier."""
+
+    JOINING = "joining"
+    WAITING = "waiting"
+    RUNNING = "running"
+    LOST = "lost"
+
+
+class Event(enum.Enum):
+    """What moves a worker from state to state: frames of the protocol, and its death."""
+
+    READY = "READY"
+    GRANT = "GRANT"
+    DONE = "DONE"
+    LOST = "LOST"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.JOINING, Event.READY): State.WAITING,
+    (State.WAITING, Event.GRANT): State.RUNNING,
+    (State.RUNNING, Event.DONE): State.WAITING,
+    (State.JOINING, Event.LOST): State.LOST,
+    (State.WAITING, Event.LOST): State.LOST,
+    (State.RUNNING, Event.LOST): State.LOST,
+    (State.LOST, Event.LOST): State.LOST,
+}
+"""The whole protocol. What is not in the table is a violation of the rule "order"."""
+
+
+class ProtocolViolation(Exception):
+    """A worker broke a rule of the barrier.
+
+    rule    short stable name: "order", "sequence", "times", "overrun", "clock", "past-event",
+            "promise-order", "output", "promise", "safety"
+    text    what was expected, what was found
+    worker  index of the worker that broke it
+    """
+
+    def __init__(self, rule: str, text: str, worker: int) -> None:
+        super().__init__(text)
+        self.rule = rule
+        self.text = text
+        self.worker = worker
+
+
+class Out(NamedTuple):
+    """Times of one blob of messages for another worker.
+
+    dst      worker that hosts the destinations
+    arrival  earliest arrival in the blob, ps
+    wake     earliest arrival + reaction of its destination node, ps
+    """
+
+    dst: int
+    arrival: int
+    wake: int
+
+
+class Grant(NamedTuple):
+    """Leave for `worker` to execute all events with t < `bound` (ps); its undelivered inputs go with it."""
+
+    worker: int
+    seq: int
+    bound: int
+
+
+class Wait(NamedTuple):
+    """What one worker does or waits for, for `cosim why`.
+
+    state       "joining"; "running" (since grant `seq`); "ready" (may run now, grant not made yet); "blocked"
+                (has work at `next_event`, not below `bound`); "idle" (no work before the end of the run);
+                "lost"
+    next_event  earliest event, kept or undelivered input, ps
+    bound       the bound granted (running, lost) or possible now (ready, blocked, idle), ps
+    limiter     the worker that keeps `bound` where it is (blocked only), else None; `base` is the earliest
+                time at which it can speak and `distance` the way from it to here, so that bound = base +
+                distance
+    chain       `limiter`, its own limiter and so on; the last one is running, ready, joining or lost: the
+                cause
+    """
+
+    worker: int
+    name: str
+    state: str
+    seq: int
+    now: int
+    next_event: int
+    bound: int
+    limiter: int | None
+    base: int
+    distance: int
+    chain: tuple[int, ...]
+
+
+class _Slot:
+    """What the barrier knows of one worker; see the essay for the figures."""
+
+    __slots__ = ("arrival", "bound", "held", "limit", "next_event", "next_out", "now", "seq", "state", "wake")
+
+    def __init__(self) -> None:
+        self.state = State.JOINING
+        self.seq = 0
+        self.now = 0
+        self.next_event = NEVER
+        self.next_out = NEVER
+        self.arrival = NEVER  # of undelivered inputs
+        self.wake = NEVER  # of undelivered inputs
+        self.held = 0  # base when granted (or lost), before the hand-over
+        self.bound = 0  # last bound granted
+        self.limit = 0  # nothing may arrive below it
+
+    def need(self) -> int:
+        """Time of the earliest thing to do."""
+        return min(self.next_event, self.arrival)
+
+
+class Barrier:
+    """The state machine of one hub; see the module's text.
+
+    between  worker x worker: least time from a send at one to an arrival at the other, ps
+             (`Distances.between`)
+    until    end of the run, exclusive, ps: nothing at or after it is executed
+    names    of the workers, for texts; their numbers when left out
+
+    All methods are deterministic; none blocks. `ready` and `report` raise ProtocolViolation and then change
+    nothing.
+    """
+
+    def __init__(
+        self, between: Sequence[Sequence[int]], *, until: int = NEVER, names: Sequence[str] = ()
+    ) -> None:
+        n = len(between)
+        if names and len(names) != n:
+            raise ValueError(f"names must have one entry per worker ({n}), not {len(names)}")
+        if until < 0:
+            raise ValueError(f"until must be >= 0 ps, not {until}")
+        self._between = between
+        self._until = until
+        self._names = tuple(names) or tuple(str(w) for w in range(n))
+        self._slots = [_Slot() for _ in range(n)]
+        self._joining = n
+        self._running: set[int] = set()
+        self._base: dict[int, int] = {}  # finite bases only: idle workers cost nothing
+        self._due: set[int] = set()  # waiting, with work before `until`
+
+    # -- events -----------------------------------------------------------------------------------------
+
+    def ready(self, w: int, next_event: int, next_out: int) -> None:
+        """Worker w joined, with its first event and promise (ps). Grants begin when the last one has joined."""
+        self._move(w, Event.READY, dry=True)
+        self._check_times(w, 0, next_event, next_out)
+        slot = self._move(w, Event.READY)
+        slot.next_event, slot.next_out = next_event, next_out
+        self._joining -= 1
+        self._settle(w)
+
+    def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Out]) -> None:
+        """DONE of worker w to its grant `seq`: its figures (ps), and the times of each blob that it sent."""
+        slot = self._move(w, Event.DONE, dry=True)
+        if seq != slot.seq:
+            self._violated("sequence", w, f"answer must be to grant {slot.seq}, not {seq}")
+        if now > slot.bound:
+            self._violated("overrun", w, f"clock must stop at the bound {slot.bound} ps, not at {now} ps")
+        if now < slot.now:
+            self._violated("clock", w, f"clock must not go back from {slot.now} ps to {now} ps")
+        self._check_times(w, now, next_event, next_out)
+        for out in outs:
+            self._check_out(w, out)
+        self._move(w, Event.DONE)
+        self._running.discard(w)
+        slot.now = slot.limit = now
+        slot.next_event = next_event
+        slot.next_out = max(next_out, slot.held)
+        for out in outs:
+            receiver = self._slots[out.dst]
+            receiver.arrival = min(receiver.arrival, out.arrival)
+            receiver.wake = min(receiver.wake, out.wake)
+            self._settle(out.dst)
+        self._settle(w)
+
+    def grants(self) -> list[Grant]:
+        """All workers that may run now, in order of their numbers; they count as running from here on."""
+        if self._joining or not self._due:
+            return []
+        order = self._order()
+        granted = []
+        for w in sorted(self._due):
+            need = self._slots[w].need()
+            bound, _ = self._bound(w, order, need)
+            if need < bound:
+                granted.append(self._grant(w, bound))
+        assert granted or self._running or self._lost(), "liveness: the least need is always below its bound"
+        return granted
+
+    def lost(self, w: int) -> None:
+        """Worker w died: no grant goes to it any more; what it could have said still bounds the others."""
+        self._slots[w].held = self.base(w)
+        self._joining -= self._slots[w].state is State.JOINING
+        self._move(w, Event.LOST)
+        self._running.discard(w)
+        self._due.discard(w)
+
+    # -- views ------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """The run is over: all have joined, nothing runs and nobody has an event below `until`."""
+        return not (self._joining or self._running or self._due)
+
+    @property
+    def reached_until(self) -> bool:
+        """Idle because `until` was reached: some worker still has work at or after it."""
+        return self.idle and any(slot.need() < NEVER for slot in self._slots)
+
+    def base(self, w: int) -> int:
+        """Earliest time (ps) stamped on anything that worker w may still send, given all that was sent to it."""
+        slot = self._slots[w]
+        if slot.state is State.WAITING:
+            return min(slot.next_out, slot.wake)
+        return min(slot.held, slot.wake)
+
+    def explain(self) -> list[Wait]:
+        """Per worker: what it does or waits for, and on account of whom."""
+        order = self._order()
+        views = [self._view(w, order) for w in range(len(self._slots))]
+        return [view._replace(chain=_chain(views, view)) for view in views]
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _move(self, w: int, event: Event, *, dry: bool = False) -> _Slot:
+        """Take the transition (or only look whether there is one)."""
+        slot = self._slots[w]
+        target = TRANSITIONS.get((slot.state, event))
+        if target is None:
+            self._violated("order", w, f"{event.value} must not come from a worker that is {slot.state.value}")
+        if not dry:
+            slot.state = target
+        return slot
+
+    def _violated(self, rule: str, w: int, text: str) -> NoReturn:
+        raise ProtocolViolation(rule, f"worker {self._names[w]}: {text}", w)
+
+    def _check_times(self, w: int, now: int, next_event: int, next_out: int) -> None:
+        if not (0 <= now <= NEVER and next_event <= NEVER and next_out <= NEVER):
+            figures = (now, next_event, next_out)
+            self._violated("times", w, f"now, next_event, next_out must be in 0..2**63-1 ps, not {figures}")
+        if next_event < now:
+            self._violated("past-event", w, f"next_event must be >= now = {now} ps, not {next_event} ps")
+        if next_out < next_event:
+            text = f"next_out must be >= next_event = {next_event} ps (no event, no output), not {next_out} ps"
+            self._violated("promise-order", w, text)
+
+    def _check_out(self, w: int, out: Out) -> None:
+        """One blob: it goes to another worker, keeps the promise of w, comes in time for its receiver."""
+        last = len(self._slots) - 1
+        if not (0 <= out.dst <= last and out.dst != w):
+            self._violated("output", w, f"an output must go to another worker in 0..{last}, not {out.dst}")
+        if not out.arrival <= out.wake <= NEVER:
+            text = f"an output's wake must be in {out.arrival} (its arrival)..2**63-1 ps, not {out.wake} ps"
+            self._violated("output", w, text)
+        must = f"an output to worker {self._names[out.dst]} must arrive at or after"
+        held, distance = self._slots[w].held, self._between[w][out.dst]
+        if out.arrival < held + distance:
+            text = f"{must} {held} ps (promised as next_out) + {distance} ps (latency), not at {out.arrival} ps"
+            self._violated("promise", w, text)
+        limit = self._slots[out.dst].limit
+        if out.arrival < limit:
+            self._violated("safety", w, f"{must} that worker's bound {limit} ps, not at {out.arrival} ps")
+
+    def _settle(self, w: int) -> None:
+        """Enter worker w's figures into the books that `grants` reads."""
+        slot, base = self._slots[w], self.base(w)
+        if base < NEVER:
+            self._base[w] = base
+        else:
+            self._base.pop(w, None)
+        if slot.state is State.WAITING and slot.need() < self._until:
+            self._due.add(w)
+        else:
+            self._due.discard(w)
+
+    def _order(self) -> list[tuple[int, int]]:
+        """(base, worker) of everybody who may ever speak, earliest first."""
+        return sorted((base, w) for w, base in self._base.items())
+
+    def _bound(self, w: int, order: list[tuple[int, int]], need: int = -1) -> tuple[int, int | None]:
+        """Safe bound of worker w and the worker that sets it (None: the end of the run).
+
+        Later bases cannot lower a bound that they do not lie below, so the scan ends early. It also ends when
+        the bound has come down to `need`: that worker will not be granted, and the figure no longer matters.
+        """
+        bound, limiter = self._until, None
+        for base, j in order:
+            if base >= bound or bound <= need:
+                break
+            if j != w and base + self._between[j][w] < bound:
+                bound, limiter = base + self._between[j][w], j
+        return bound, limiter
+
+    def _grant(self, w: int, bound: int) -> Grant:
+        held = self.base(w)
+        slot = self._move(w, Event.GRANT)
+        slot.seq += 1
+        slot.bound = slot.limit = bound
+        slot.held = held
+        slot.arrival = slot.wake = NEVER
+        self._running.add(w)
+        self._due.discard(w)
+        return Grant(w, slot.seq, bound)
+
+    def _lost(self) -> bool:
+        return any(slot.state is State.LOST for slot in self._slots)
+
+    def _view(self, w: int, order: list[tuple[int, int]]) -> Wait:
+        """Worker w's line of `explain`, without the chain."""
+        slot = self._slots[w]
+        need, state, bound = slot.need(), slot.state.value, slot.bound
+        limiter: int | None = None
+        base = distance = NEVER
+        if slot.state is State.WAITING:
+            bound, limiter = self._bound(w, order)
+            if need >= self._until:
+                state, limiter = "idle", None
+            elif self._joining:
+                joining = [v for v, other in enumerate(self._slots) if other.state is State.JOINING]
+                state, bound, limiter = "blocked", 0, joining[0]
+            else:
+                state, limiter = ("ready", None) if need < bound else ("blocked", limiter)
+        if limiter is not None:
+            base, distance = self.base(limiter), self._between[limiter][w]
+        return Wait(w, self._names[w], state, slot.seq, slot.now, need, bound, limiter, base, distance, ())
+
+
+def _chain(views: Sequence[Wait], view: Wait) -> tuple[int, ...]:
+    """The limiters behind a blocked worker, one behind the other; need falls at each step, so it ends."""
+    chain: list[int] = []
+    while view.limiter is not None:
+        chain.append(view.limiter)
+        view = views[view.limiter]
+    return tuple(chain)
