@@ -1,0 +1,86 @@
+# Set-up is by stamp files in .venv: a second `make up` installs nothing. No root is needed.
+#
+#   make up      install what running needs, run topologies/rdn2cfg1.yaml
+#   make test    lint, then all tests with the coverage gate
+#   make lint    ruff, mypy --strict, import-linter
+#   make bench   measure whole runs
+#   make docs    build the documentation into docs/_build/html
+#   make clean   remove what the above made, except runs/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help up test lint bench docs requirements clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+TOPOLOGY ?= topologies/rdn2cfg1.yaml
+UP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+# The first interpreter that is new enough and can make virtual environments.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+# A console script of another environment must not be found first, nor its packages.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:
+	@sed -n '3,8s/^# \{0,3\}//p' Makefile
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "cosim needs Python 3.11 or later with venv, and found none." >&2; \
+		echo "Next: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+		exit 2; \
+	fi
+	$(PYTHON) -m venv $(VENV)
+
+# install,FILE: pinned requirements with checked hashes, then the package itself from this directory.
+define install
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(1)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+endef
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(call install,requirements/run.txt)
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(call install,requirements/dev.txt)
+
+$(VENV)/docs.stamp: requirements/docs.txt pyproject.toml | $(BIN)/python
+	$(call install,requirements/docs.txt)
+
+up: $(VENV)/run.stamp
+	@$(BIN)/cosim up $(TOPOLOGY) $(UP_FLAGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The gate: every branch of the pure core is taken by a test.
+test: lint
+	HYPOTHESIS_PROFILE=ci $(BIN)/pytest --cov --cov-report=term-missing --cov-fail-under=100 $(PYTEST_FLAGS)
+
+bench: $(VENV)/run.stamp
+	$(BIN)/python -m benchmarks.whole_runs
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Needs pip-tools, which is not among the pinned packages: it only writes the pins.
+PIP_COMPILE := pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --strip-extras --allow-unsafe --no-header
+requirements:
+	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
