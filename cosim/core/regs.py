@@ -192,12 +192,18 @@ class Bank:
         self._values[cell] = self._values[cell] & ~found.mask | value << found.lo
 
     def decode(self, name: str, index: int | None = None) -> dict[str, int]:
-        """Field names and values in table order; {"value": v} for a register without fields."""
+        """Field names and values in table order, of the ``on_read`` value where there is one.
+
+        A register without fields gives {"value": v}. Meant for showing: WO bits appear, security is ignored.
+        """
         value = self._values[self._cell(name, index)]
-        fields = self.block[name].fields
-        return (
-            {field.name: value >> field.lo & field.ones for field in fields} if fields else {"value": value}
-        )
+        rule = self.block.rule(name)
+        hook = self._read_hooks[rule.number]
+        if hook is not None:
+            value = hook(index or 0) & ~rule.wo | value & rule.wo
+        if not rule.fields:
+            return {"value": value}
+        return {field.name: value >> field.lo & field.ones for field in rule.fields.values()}
 
     def _cell(self, name: str, index: int | None) -> int:
         rule = self.block.rule(name)
