@@ -1,0 +1,1 @@
+"""Measurements of whole runs and of the hot paths."""
