@@ -53,7 +53,7 @@ class Bank:
         rules = list(block.rules.values())
         self._slots = block.slots
         self._gates = [rule.gated for rule in rules] + [True]
-        self._present = [rule.reg.count for rule in rules] + [0]
+        self._ends = [rule.reg.first + rule.reg.count for rule in rules] + [0]
         self._read_hooks: list[ReadHook | None] = [None] * (len(rules) + 1)
         self._write_hooks: list[WriteHook | None] = [None] * (len(rules) + 1)
         self._resets: list[int] = []
@@ -114,7 +114,7 @@ class Bank:
 
     def _refused(self, rule: Rule, index: int, offset: int, secure: bool, op: Op) -> bool:
         """Report an access outside the plain rules; True when it is RAZ/WI."""
-        if index >= self._present[rule.number]:
+        if index >= self._ends[rule.number]:
             if self.on_reserved is not None:
                 self.on_reserved(offset, op)
             return True
@@ -147,18 +147,21 @@ class Bank:
         need(self._write_hooks[number] is None, f"on_write of {name} must be given once")
         self._write_hooks[number] = fn
 
-    def absent(self, name: str, first: int = 0) -> None:
+    def absent(self, name: str, first: int | None = None) -> None:
         """Say that this instance lacks the register, or the elements from ``first`` on: RAZ/WI, reported."""
         rule = self.block.rule(name)
-        need(0 <= first <= rule.reg.count, f"first of {name} must be in 0..{rule.reg.count}, not {first!r}")
+        low, end = rule.reg.first, rule.reg.first + rule.reg.count
+        if first is None:
+            first = low
+        need(low <= first <= end, f"first of {name} must be in {low}..{end}, not {first!r}")
         self._gates[rule.number] = True
-        self._present[rule.number] = first
+        self._ends[rule.number] = first
 
-    def configure(self, name: str, value: int, index: int = 0) -> None:
+    def configure(self, name: str, value: int, index: int | None = None) -> None:
         """Set the value and this instance's reset value: for ID registers that follow from parameters."""
-        self.set_at(name, index, value)
-        rule = self.block.rule(name)
-        self._resets[rule.cell + index] = value
+        cell = self._cell(name, index)
+        self._store(cell, self.block.rule(name), value)
+        self._resets[cell] = value
 
     def reset(self) -> None:
         """Give all registers their reset values; hooks are not called."""
@@ -200,21 +203,22 @@ class Bank:
         rule = self.block.rule(name)
         hook = self._read_hooks[rule.number]
         if hook is not None:
-            value = hook(index or 0) & ~rule.wo | value & rule.wo
+            value = hook(rule.reg.first if index is None else index) & ~rule.wo | value & rule.wo
         if not rule.fields:
             return {"value": value}
         return {field.name: value >> field.lo & field.ones for field in rule.fields.values()}
 
     def _cell(self, name: str, index: int | None) -> int:
         rule = self.block.rule(name)
-        count = rule.reg.count
+        reg = rule.reg
+        last = reg.first + reg.count - 1
         if index is None:
-            if count > 1:
-                raise IndexError(f"{name} is an array of {count}: index must be given, in 0..{count - 1}")
+            if reg.count > 1:
+                raise IndexError(f"{name} is an array: index must be given, in {reg.first}..{last}")
             return rule.cell
-        if not 0 <= index < count:
-            raise IndexError(f"index of {name} must be in 0..{count - 1}, not {index!r}")
-        return rule.cell + index
+        if not reg.first <= index <= last:
+            raise IndexError(f"index of {name} must be in {reg.first}..{last}, not {index!r}")
+        return rule.cell + index - reg.first
 
     def _store(self, cell: int, rule: Rule, value: int) -> None:
         bits = rule.readable | rule.res1 | rule.wo

@@ -69,9 +69,7 @@ class Field:
         return f"{self.name}[{self.hi}]" if self.hi == self.lo else f"{self.name}[{self.hi}:{self.lo}]"
 
 
-def F(
-    name: str, hi: int, lo: int | None = None, access: Access | None = None, reset: int = 0, doc: str = ""
-) -> Field:
+def F(name: str, hi: int, lo: int | None = None, access: Access | None = None, reset: int = 0, doc: str = "") -> Field:
     """A ``Field``; one bit when ``lo`` is left out."""
     return Field(name, hi, hi if lo is None else lo, access, reset, doc)
 
@@ -79,6 +77,9 @@ def F(
 @dataclass(frozen=True, slots=True)
 class Reg:
     """One register, or an array of ``count`` of them every ``stride`` bytes (default: the width).
+
+    ``offset`` is that of the first element, which has the number ``first`` in the manual; an array's indices in
+    hooks and in ``Bank`` are the manual's numbers, as n in GICD_IROUTER<n>.
 
     With ``fields``, bits outside every field are RES0 and ``access`` is the default of the fields; without,
     ``access`` holds for all bits. ``lanes`` allows smaller accesses, merged into the register; 64-bit
@@ -96,6 +97,7 @@ class Reg:
     fields: Sequence[Field] = ()
     count: int = 1
     stride: int | None = None
+    first: int = 0
     lanes: bool = False
     modelled: bool = True
     security: Literal["any", "secure"] = "any"
@@ -110,6 +112,7 @@ class Reg:
             f"width of {self.name} must be 8, 16, 32 or 64 bits, not {self.width!r}",
         )
         need(self.count >= 1, f"count of {self.name} must be at least 1, not {self.count!r}")
+        need(self.first >= 0, f"first of {self.name} must be at least 0, not {self.first!r}")
         need(
             self.security in ("any", "secure"),
             f'security of {self.name} must be "any" or "secure", not {self.security!r}',
@@ -142,9 +145,7 @@ class Reg:
                 0 <= field.lo <= field.hi < self.width,
                 f"{where} must lie within bits {self.width - 1}..0 with hi >= lo, not {field.hi}..{field.lo}",
             )
-            need(
-                field.name not in names, f"{where} must have a name of its own, not that of an earlier field"
-            )
+            need(field.name not in names, f"{where} must have a name of its own, not that of an earlier field")
             names.add(field.name)
             need(
                 0 <= field.reset <= field.ones,
@@ -204,9 +205,9 @@ class Reg:
         return (4, 8) if self.width == 64 and self.halves else (self.nbytes,)
 
     def touched(self, lo: int, hi: int) -> int | None:
-        """The index of the first element with a byte in offsets ``lo`` to ``hi`` - 1, or None."""
-        index = max(0, (lo - self.offset - self.nbytes) // self.step + 1)
-        return index if index < self.count and self.offset + index * self.step < hi else None
+        """The first element, counted from 0, with a byte in offsets ``lo`` to ``hi`` - 1, or None."""
+        element = max(0, (lo - self.offset - self.nbytes) // self.step + 1)
+        return element if element < self.count and self.offset + element * self.step < hi else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,10 @@ class Row:
     access: str
     reset: int
     fields: tuple[str, ...]
+    """As "RWP[3] RO"."""
     count: int
     stride: int
+    first: int
     frame: str
     doc: str
 
@@ -320,9 +323,9 @@ class Block:
                 need(
                     owner is not None
                     and not owner.shares
-                    and (owner.width, owner.count) == (reg.width, reg.count),
+                    and (owner.width, owner.count, owner.first) == (reg.width, reg.count, reg.first),
                     f"{reg.name} must share a register of {self.name} that has a value of its own, "
-                    f"{reg.width} bits wide and {reg.count} times, not {reg.shares!r}",
+                    f"{reg.width} bits wide and {reg.count} times from number {reg.first}, not {reg.shares!r}",
                 )
 
     def _lay_out(self) -> None:
@@ -352,11 +355,11 @@ class Block:
         return rule
 
     def find(self, offset: int) -> tuple[Reg, int] | None:
-        """The register (and index in its array) that has a byte at ``offset``, or None."""
+        """The register (and its number in its array) that has a byte at ``offset``, or None."""
         for reg in self.regs:
-            index = reg.touched(offset, offset + 1)
-            if index is not None:
-                return reg, index
+            element = reg.touched(offset, offset + 1)
+            if element is not None:
+                return reg, reg.first + element
         return None
 
     def frame_of(self, offset: int) -> str:
@@ -376,9 +379,10 @@ class Block:
                 reg.width,
                 reg.access.value,
                 reg.reset_value(),
-                tuple(map(str, reg.fields)),
+                tuple(f"{field} {(field.access or reg.access).value}" for field in reg.fields),
                 reg.count,
                 reg.step,
+                reg.first,
                 self.frame_of(reg.offset),
                 reg.doc,
             )
@@ -396,14 +400,14 @@ class Block:
             raise AccessError("outside", f"access must lie within 0x0..{self.size - 1:#x}: {where}")
         slot: Slot = (self._reserved, 0, 0, 0, 0)
         for rule in self.rules.values():
-            index = rule.reg.touched(offset, offset + size)
-            if index is not None:
-                shift = offset - (rule.reg.offset + index * rule.reg.step)
+            element = rule.reg.touched(offset, offset + size)
+            if element is not None:
+                shift = offset - (rule.reg.offset + element * rule.reg.step)
                 if size not in rule.sizes:
                     sizes = " or ".join(map(str, rule.sizes))
                     raise AccessError("size", f"{rule.reg.name} takes accesses of {sizes} bytes: {where}")
                 lanes = ((1 << 8 * size) - 1) << 8 * shift
-                slot = (rule, index, rule.cell + index, 8 * shift, lanes)
+                slot = (rule, rule.reg.first + element, rule.cell + element, 8 * shift, lanes)
                 break
         self.slots[offset, size] = slot
         return slot

@@ -33,6 +33,7 @@ def bank(*regs: Reg, size: int = 0x1000, **hooks: Any) -> Bank:
     ("wrong", "text"),
     [
         ({"width": 24}, "width of R must be 8, 16, 32 or 64 bits, not 24"),
+        ({"first": -1}, "first of R must be at least 0, not -1"),
         ({"count": 0}, "count of R must be at least 1, not 0"),
         ({"security": "root"}, """security of R must be "any" or "secure", not 'root'"""),
         ({"offset": -4}, "offset of R must be at least 0, not -4"),
@@ -86,7 +87,8 @@ def test_wrong_register(wrong: dict[str, Any], text: str) -> None:
             "B at 0x4..0x47 overlaps A at 0x0..0x17",
         ),
         ([Reg(0, 32, "A", shares="B")], "A must share a register of UNIT that has a value of its own"),
-        ([Reg(0, 32, "A", shares="B"), Reg(8, 64, "B")], "32 bits wide and 1 times, not 'B'"),
+        ([Reg(0, 32, "A", shares="B"), Reg(8, 64, "B")], "32 bits wide and 1 times from number 0, not 'B'"),
+        ([Reg(0, 32, "A", shares="B"), Reg(4, 32, "B", first=1)], "from number 0, not 'B'"),
         ([Reg(0, 32, "A", shares="B"), Reg(4, 32, "B", shares="A")], "A must share a register of UNIT"),
     ],
 )
@@ -126,9 +128,7 @@ def test_overlap_is_exact(o1: int, n1: int, s1: int, o2: int, n2: int, s2: int) 
         block = Block("UNIT", 0x1000, [first, second])
         for offset in range(0x180):
             found = block.find(offset)
-            assert (found is not None and found[0].name) == (
-                "A" if offset in one else "B" if offset in two else False
-            )
+            assert (found is not None and found[0].name) == ("A" if offset in one else "B" if offset in two else False)
 
 
 def test_describe() -> None:
@@ -165,7 +165,7 @@ def test_describe() -> None:
         0x10080,
         "B",
         5,
-        ("x[3:2]", "one[0]"),
+        ("x[3:2] RO", "one[0] RES1"),
         2,
         4,
         "SGI",
@@ -272,9 +272,7 @@ def test_halves() -> None:
 
 @given(
     st.sampled_from([16, 32, 64]),
-    st.lists(
-        st.tuples(st.integers(0, 31), st.sampled_from([1, 2, 4, 8]), st.integers(0, 2**64 - 1)), max_size=20
-    ),
+    st.lists(st.tuples(st.integers(0, 31), st.sampled_from([1, 2, 4, 8]), st.integers(0, 2**64 - 1)), max_size=20),
 )
 def test_lanes_are_bytes(width: int, writes: list[tuple[int, int, int]]) -> None:
     """An array with byte lanes behaves like the same bytes in little-endian memory."""
@@ -366,9 +364,7 @@ def test_secure_only() -> None:
 
 def test_on_read() -> None:
     """A read hook gives the value, sees the access's security, and unreadable bits stay hidden."""
-    unit = bank(
-        Reg(0, 32, "R", count=2, fields=[F("a", 7, 0, RO), F("w", 8, access=WO), F("one", 9, access=RES1)])
-    )
+    unit = bank(Reg(0, 32, "R", count=2, fields=[F("a", 7, 0, RO), F("w", 8, access=WO), F("one", 9, access=RES1)]))
     seen: list[bool] = []
 
     def fn(index: int) -> int:
@@ -458,6 +454,27 @@ def test_decode_computed() -> None:
     assert unit.decode("S") == {"value": 6}
 
 
+def test_first_number() -> None:
+    """An array whose first element is not number 0 goes by the manual's numbers everywhere."""
+    calls: list[tuple[int, int]] = []
+    heard: list[tuple[int, Op]] = []
+    unit = bank(Reg(0x100, 64, "IROUTER", count=4, first=32), on_reserved=lambda *what: heard.append(what))
+    unit.on_write("IROUTER", lambda index, old, new, mask: calls.append((index, new)))
+    unit.absent("IROUTER", 35)
+    unit.write(0x110, 8, 7)
+    unit.write(0x118, 8, 8)
+    unit.configure("IROUTER", 9, 32)
+    unit.reset()
+    assert calls == [(34, 7)] and heard == [(0x118, "write")]
+    assert [unit.at("IROUTER", n) for n in (32, 33)] == [9, 0]
+    assert unit.block.find(0x10F) == (unit.block["IROUTER"], 33)
+    for index in (31, 36):
+        with pytest.raises(IndexError, match=rf"index of IROUTER must be in 32\.\.35, not {index}"):
+            unit.at("IROUTER", index)
+    with pytest.raises(ValueError, match=r"first of IROUTER must be in 32\.\.36, not 31"):
+        unit.absent("IROUTER", 31)
+
+
 def test_wrong_names() -> None:
     """An unknown register or field, a missing or bad index, a value that does not fit say what would do."""
     unit = bank(Reg(0, 32, "GICR_CTLR", fields=[F("EnableLPIs", 0), F("RWP", 3)]), Reg(8, 32, "A", count=2))
@@ -469,7 +486,7 @@ def test_wrong_names() -> None:
         unit.field("GICR_CTLR", "Rwp")
     with pytest.raises(KeyError, match="A has no field 'f'; it has none"):
         unit.field("A", "f", 0)
-    with pytest.raises(IndexError, match=r"A is an array of 2: index must be given, in 0\.\.1"):
+    with pytest.raises(IndexError, match=r"A is an array: index must be given, in 0\.\.1"):
         unit["A"]
     for index in (-1, 2):
         with pytest.raises(IndexError, match=rf"index of A must be in 0\.\.1, not {index}"):
