@@ -1,0 +1,297 @@
+"""A worker without I/O: executes the events of the nodes it hosts, below the bound that it was granted.
+
+All nodes of a worker share one heap of events in the total order of `cosim.core.order`. A message to a node of the same
+worker goes straight onto the heap; the others are collected for the answer. After each message that leaves, the worker may
+go no further than the earliest time at which a consequence of it could come back (early return):
+
+    stop = min(bound, arrival + reaction(dest) + dist(dest, this worker))
+
+`returns` holds that sum, without the arrival, per destination node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Any, NamedTuple, Protocol
+
+from cosim.core.digest import NodeDigest
+from cosim.core.message import KINDS, POWER, Record
+from cosim.core.order import PRIORITY_TIMER
+from cosim.core.time import NEVER, fmt
+
+MAX_STEPS_AT_ONE_INSTANT = 100_000
+MAX_EVENTS_PER_GRANT = 50_000
+"""After so many events a worker answers, so that control is served; the rest is granted again."""
+
+
+class ModelFault(Exception):
+    """A model raised or broke a rule of time; carries the node's name and simulated time."""
+
+    def __init__(self, node: str, sim_time_ps: int, what: str, rule: str = "node-raised") -> None:
+        super().__init__(f"{node} at {fmt(sim_time_ps)}: {what}")
+        self.node = node
+        self.sim_time_ps = sim_time_ps
+        self.what = what
+        self.rule = rule
+
+
+class Hosted(Protocol):
+    """What the kernel needs of a node."""
+
+    id: int
+    name: str
+    now: int
+    reaction: int
+
+    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
+        """Handle one message at `now`."""
+
+    def settle(self) -> int:
+        """Run ready tasks until all wait; returns the number of steps taken."""
+
+    def promise(self) -> int | None:
+        """Earliest send time of any later message without a new input; None: the earliest event."""
+
+
+class LinkEnd(NamedTuple):
+    """What the kernel knows of a link: its ends (node ids), latency in ps and the worker that hosts the destination."""
+
+    src: int
+    dst: int
+    latency: int
+    worker: int
+
+
+class Batch(NamedTuple):
+    """Messages for one other worker: earliest arrival, earliest arrival + reaction of its destination, records in seq order."""
+
+    worker: int
+    arrival: int
+    wake: int
+    records: list[Record]
+
+
+class Report(NamedTuple):
+    """Answer to a grant (the body of DONE): times in ps and one batch per destination worker."""
+
+    now: int
+    next_event: int
+    next_out: int
+    batches: list[Batch]
+    events: int
+
+
+Entry = tuple[int, int, int, int, int, int, int, Any]
+"""(arrival, priority, src, seq, dst, link, kind, fields); for a timer kind is -1 and fields is the function to call."""
+
+
+class Kernel:
+    """The event loop of one worker; `grant` executes and reports.
+
+    Args:
+        worker: own index.
+        nodes: the hosted nodes, any order.
+        links: every link that starts or ends at one of them, by id.
+        reactions: reaction (ps) of each node that a link from here leads to, by node id; missing means 0.
+        returns: early-return time (ps) after a message arriving at a node of another worker, by node id; missing means
+            that nothing can come back.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        nodes: Sequence[Hosted],
+        links: Mapping[int, LinkEnd],
+        reactions: Mapping[int, int],
+        returns: Mapping[int, int],
+    ) -> None:
+        self.worker = worker
+        self.nodes = {node.id: node for node in nodes}
+        self.digests = {node.id: NodeDigest() for node in nodes}
+        self.off: set[int] = set()
+        self.now = 0
+        self.stop = 0
+        self.messages = 0
+        self.events = 0
+        self.end_time = 0
+        self._links = links
+        self._reactions = reactions
+        self._returns = returns
+        self._heap: list[Entry] = []
+        self._seq = {node.id: 0 for node in nodes}
+        self._outbox: dict[int, list[Any]] = {}
+        self._custom_promise = any(node.reaction for node in nodes)
+        self._promised = 0
+        self._steps = {node.id: (-1, 0) for node in nodes}
+
+    # -- called by nodes, during an event ------------------------------------------------------------------------------
+
+    def send(self, src: int, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+        """Send from node `src` at its now + `delay` over `link`; arrives after the link's latency."""
+        end = self._links[link]
+        arrival = self.now + delay + end.latency
+        if delay < 0 or end.src != src:
+            raise ModelFault(
+                self.nodes[src].name, self.now, f"delay must not be negative and link {link} its own", "bad-send"
+            )
+        if arrival >= NEVER:
+            raise ModelFault(
+                self.nodes[src].name, self.now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send"
+            )
+        seq = self._seq[src]
+        self._seq[src] = seq + 1
+        self.messages += 1
+        dst = end.dst
+        if end.worker == self.worker:
+            if dst not in self.off:
+                heappush(self._heap, (arrival, KINDS[kind].priority, src, seq, dst, link, kind, fields))
+            return
+        wake = arrival + self._reactions.get(dst, 0)
+        box = self._outbox.get(end.worker)
+        if box is None:
+            self._outbox[end.worker] = [arrival, wake, [Record(arrival, seq, link, kind, fields)]]
+        else:
+            if arrival < box[0]:
+                box[0] = arrival
+            if wake < box[1]:
+                box[1] = wake
+            box[2].append(Record(arrival, seq, link, kind, fields))
+        back = self._returns.get(dst)
+        if back is not None and arrival + back < self.stop:
+            self.stop = arrival + back
+
+    def at(self, node: int, time: int, fn: Callable[[], None]) -> Entry:
+        """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`."""
+        if time < self.now:
+            raise ModelFault(
+                self.nodes[node].name, self.now, f"timer must not lie in the past ({fmt(time)})", "bad-timer"
+            )
+        seq = self._seq[node]
+        self._seq[node] = seq + 1
+        entry: Entry = (time, PRIORITY_TIMER, node, seq, node, -1, -1, fn)
+        if time < NEVER and node not in self.off:
+            heappush(self._heap, entry)
+        return entry
+
+    def cancel(self, entry: Entry) -> None:
+        """Take a timer back; no effect when it has fired. Costs a scan: for many timers use a flag in the function."""
+        try:
+            self._heap.remove(entry)
+        except ValueError:
+            return
+        heapify(self._heap)
+
+    def power_off(self, node: int) -> None:
+        """End the node's part of the run: it has no more events, and what still comes for it is dropped."""
+        self.off.add(node)
+        # In place: `grant` holds a reference to the list.
+        self._heap[:] = [entry for entry in self._heap if entry[4] != node]
+        heapify(self._heap)
+
+    # -- called by the worker's loop -----------------------------------------------------------------------------------
+
+    def take(
+        self, records: Iterable[Record], hosted_by: int | None = None, worker_of: Mapping[int, int] | None = None
+    ) -> None:
+        """Keep delivered inputs.
+
+        Raises:
+            ModelFault: an input that no link brings here, whose source the sending worker does not host, or whose time
+                lies below this worker's clock (rules "bad-link", "forged-source", "message-in-the-past").
+        """
+        for arrival, seq, link, kind, fields in records:
+            end = self._links.get(link)
+            if end is None or end.dst not in self.nodes:
+                raise ModelFault(
+                    "worker", self.now, f"a message came over link {link}, which does not end here", "bad-link"
+                )
+            if worker_of is not None and worker_of.get(end.src) != hosted_by:
+                raise ModelFault(
+                    self.nodes[end.dst].name,
+                    self.now,
+                    f"worker {hosted_by} sent for node {end.src}, which it does not host",
+                    "forged-source",
+                )
+            if kind not in KINDS:
+                raise ModelFault(
+                    self.nodes[end.dst].name, self.now, f"message kind {kind} is unknown here", "unknown-kind"
+                )
+            if arrival < self.now:
+                raise ModelFault(
+                    self.nodes[end.dst].name,
+                    self.now,
+                    f"a {KINDS[kind]!r} from node {end.src} for {fmt(arrival)} came when the clock was at {fmt(self.now)}",
+                    "message-in-the-past",
+                )
+            if end.dst not in self.off:
+                heappush(self._heap, (arrival, KINDS[kind].priority, end.src, seq, end.dst, link, kind, fields))
+
+    def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
+        """Execute every event with t < bound (or less far, see `stop` in the module's text) and report."""
+        heap, nodes, off = self._heap, self.nodes, self.off
+        self.stop = bound
+        done = 0
+        while heap and heap[0][0] < self.stop and done < max_events:
+            time, priority, src, seq, dst, link, kind, fields = heappop(heap)
+            if dst in off:
+                continue
+            self.now = time
+            node = nodes[dst]
+            node.now = time
+            done += 1
+            if kind >= 0:
+                self.digests[dst].add(time, priority, src, seq, kind, fields)
+                if kind == POWER.Off.code:
+                    self.power_off(dst)
+                    continue
+                node.deliver(link, kind, fields)
+            else:
+                fields()
+            self._count_steps(node, node.settle())
+        next_event = heap[0][0] if heap else NEVER
+        if done:
+            self.end_time = max(self.end_time, self.now)
+        self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
+        self.events += done
+        batches = [Batch(worker, *box) for worker, box in sorted(self._outbox.items())]
+        self._outbox = {}
+        next_out = self._next_out(next_event)
+        return Report(self.now, next_event, next_out, batches, done)
+
+    def initial(self) -> tuple[int, int]:
+        """(next_event, next_out) before the first grant."""
+        next_event = self._heap[0][0] if self._heap else NEVER
+        return next_event, self._next_out(next_event)
+
+    def _count_steps(self, node: Hosted, steps: int) -> None:
+        instant, count = self._steps[node.id]
+        count = count + steps + 1 if instant == self.now else steps + 1
+        self._steps[node.id] = (self.now, count)
+        if count > MAX_STEPS_AT_ONE_INSTANT:
+            raise ModelFault(
+                node.name,
+                self.now,
+                f"more than {MAX_STEPS_AT_ONE_INSTANT:,} steps at one instant: a loop without simulated time",
+                "zero-time-loop",
+            )
+
+    def _next_out(self, next_event: int) -> int:
+        promises = {n.id: p for n in self.nodes.values() if (p := n.promise()) is not None}
+        if not promises and not self._custom_promise:
+            return next_event
+        nodes, earliest = self.nodes, NEVER
+        for entry in self._heap:
+            dst = entry[4]
+            if entry[6] >= 0:
+                time = entry[0] + nodes[dst].reaction
+            elif dst in promises:
+                continue
+            else:
+                time = entry[0]
+            if time < earliest:
+                earliest = time
+        for node_id, promise in promises.items():
+            if node_id not in self.off and promise < earliest:
+                earliest = promise
+        return max(earliest, next_event)

@@ -1,0 +1,197 @@
+"""The resolved plan: plain records that the launcher makes from a topology and hands to hub and workers as msgpack.
+
+Ids: nodes are numbered by sorted name; links in the order of the plan. Every time is in ps, every address in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from cosim.core.bounds import Distances
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlan:
+    """One region of an initiator's address map: accesses to [base, base + size) go over `link` with offset
+    ``address - base + offset``."""
+
+    base: int
+    size: int
+    link: int
+    offset: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """A one-way link from port to port. `attributes` are facts that the plan gives the receiver about the sender (for
+    example ``{"stream_id": 0x30801}`` on an endpoint's link to the SMMU): a sender cannot forge them."""
+
+    id: int
+    src: int
+    src_port: str
+    dst: int
+    dst_port: str
+    latency: int
+    attributes: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node: `kind` names the model among the entry points, `maps` gives each initiator port its address map."""
+
+    id: int
+    name: str
+    kind: str
+    params: Params
+    reaction: int = 0
+    maps: dict[str, tuple[RegionPlan, ...]] = field(default_factory=dict)
+    model: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole run. `tests` are the names that have to be reported by the software; `groups` the node ids per worker."""
+
+    name: str
+    seed: int
+    nodes: tuple[NodePlan, ...]
+    links: tuple[LinkPlan, ...]
+    groups: tuple[tuple[int, ...], ...]
+    tests: tuple[str, ...] = ()
+    parameters: Params = field(default_factory=dict)
+    until: int | None = None
+
+    def distances(self) -> Distances:
+        """Latency distances over the whole topology."""
+        return Distances(
+            len(self.nodes), [(k.src, k.dst, k.latency) for k in self.links], [n.reaction for n in self.nodes]
+        )
+
+    def worker_of(self) -> dict[int, int]:
+        """Worker index by node id."""
+        return {node: worker for worker, group in enumerate(self.groups) for node in group}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for plan.json and for the wire."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "until": self.until,
+            "tests": list(self.tests),
+            "parameters": self.parameters,
+            "groups": [list(group) for group in self.groups],
+            "nodes": [
+                {
+                    "id": n.id,
+                    "name": n.name,
+                    "kind": n.kind,
+                    "model": n.model,
+                    "params": n.params,
+                    "reaction": n.reaction,
+                    "maps": {
+                        port: [[r.base, r.size, r.link, r.offset, r.name] for r in regions]
+                        for port, regions in n.maps.items()
+                    },
+                }
+                for n in self.nodes
+            ],
+            "links": [[k.id, k.src, k.src_port, k.dst, k.dst_port, k.latency, k.attributes] for k in self.links],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """The inverse of `to_dict`."""
+        return cls(
+            name=data["name"],
+            seed=data["seed"],
+            until=data["until"],
+            tests=tuple(data["tests"]),
+            parameters=data["parameters"],
+            groups=tuple(tuple(group) for group in data["groups"]),
+            nodes=tuple(_node(n) for n in data["nodes"]),
+            links=tuple(LinkPlan(*k) for k in data["links"]),
+        )
+
+    def worker_plan(self, worker: int, returns: dict[int, int]) -> WorkerPlan:
+        """What worker number `worker` has to know; `returns` from `Distances.returns`."""
+        hosted = set(self.groups[worker])
+        links = tuple(k for k in self.links if k.src in hosted or k.dst in hosted)
+        touched = sorted({k.src for k in links} | {k.dst for k in links} | hosted)
+        where = self.worker_of()
+        return WorkerPlan(
+            worker=worker,
+            seed=self.seed,
+            nodes=tuple(self.nodes[n] for n in sorted(hosted)),
+            links=links,
+            names={n: self.nodes[n].name for n in touched},
+            worker_of={n: where[n] for n in touched},
+            reactions={n: self.nodes[n].reaction for n in touched if self.nodes[n].reaction},
+            returns=returns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """The part of a plan that one worker receives in WELCOME: its nodes, the links that touch them, names and workers of
+    the nodes at their other ends, and the early-return times."""
+
+    worker: int
+    seed: int
+    nodes: tuple[NodePlan, ...]
+    links: tuple[LinkPlan, ...]
+    names: dict[int, str]
+    worker_of: dict[int, int]
+    reactions: dict[int, int]
+    returns: dict[int, int]
+
+    def to_msgpack(self) -> bytes:
+        """Canonical bytes for the wire."""
+        body = [
+            self.worker,
+            self.seed,
+            [
+                [
+                    n.id,
+                    n.name,
+                    n.kind,
+                    n.model,
+                    n.params,
+                    n.reaction,
+                    [[p, [[r.base, r.size, r.link, r.offset, r.name] for r in m]] for p, m in n.maps.items()],
+                ]
+                for n in self.nodes
+            ],
+            [[k.id, k.src, k.src_port, k.dst, k.dst_port, k.latency, k.attributes] for k in self.links],
+            *(sorted(table.items()) for table in (self.names, self.worker_of, self.reactions, self.returns)),
+        ]
+        packed: bytes = msgpack.packb(body, use_bin_type=True)
+        return packed
+
+    @classmethod
+    def from_msgpack(cls, data: bytes) -> WorkerPlan:
+        """The inverse of `to_msgpack`."""
+        worker, seed, nodes, links, names, worker_of, reactions, returns = msgpack.unpackb(data, strict_map_key=False)
+        return cls(
+            worker=worker,
+            seed=seed,
+            nodes=tuple(
+                NodePlan(i, name, kind, params, reaction, {p: tuple(RegionPlan(*r) for r in m) for p, m in maps}, model)
+                for i, name, kind, model, params, reaction, maps in nodes
+            ),
+            links=tuple(LinkPlan(*k) for k in links),
+            names=dict(names),
+            worker_of=dict(worker_of),
+            reactions=dict(reactions),
+            returns=dict(returns),
+        )
+
+
+def _node(data: dict[str, Any]) -> NodePlan:
+    maps = {port: tuple(RegionPlan(*r) for r in regions) for port, regions in data["maps"].items()}
+    return NodePlan(data["id"], data["name"], data["kind"], data["params"], data["reaction"], maps, data["model"])

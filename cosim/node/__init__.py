@@ -1,0 +1,1 @@
+"""Floor 2: what runs inside a worker."""
