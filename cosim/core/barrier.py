@@ -144,7 +144,7 @@ class Wait(NamedTuple):
     bound       the bound granted (running, lost) or possible now (ready, blocked, idle), ps
     limiter     the worker that keeps `bound` where it is (blocked only), else None; `base` is the earliest
                 time at which it can speak and `distance` the way from it to here, so that bound = base +
-                distance
+                distance; all three are 0 when it has not joined yet, NEVER (base, distance) without limiter
     chain       `limiter`, its own limiter and so on; the last one is running, ready, joining or lost: the
                 cause
     """
@@ -216,7 +216,7 @@ class Barrier:
     # -- events -----------------------------------------------------------------------------------------
 
     def ready(self, w: int, next_event: int, next_out: int) -> None:
-        """Worker w joined, with its first event and promise (ps). Grants begin when the last one has joined."""
+        """Worker w joined, with its first event and promise (ps). Grants begin when the last has joined."""
         self._move(w, Event.READY, dry=True)
         self._check_times(w, 0, next_event, next_out)
         slot = self._move(w, Event.READY)
@@ -225,7 +225,7 @@ class Barrier:
         self._settle(w)
 
     def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Out]) -> None:
-        """DONE of worker w to its grant `seq`: its figures (ps), and the times of each blob that it sent."""
+        """DONE of worker w to its grant `seq`: its figures (ps) and the times of each blob it sent."""
         slot = self._move(w, Event.DONE, dry=True)
         if seq != slot.seq:
             self._violated("sequence", w, f"answer must be to grant {slot.seq}, not {seq}")
@@ -283,7 +283,7 @@ class Barrier:
         return self.idle and any(slot.need() < NEVER for slot in self._slots)
 
     def base(self, w: int) -> int:
-        """Earliest time (ps) stamped on anything that worker w may still send, given all that was sent to it."""
+        """Earliest time (ps) stamped on anything worker w may still send, given all that was sent to it."""
         slot = self._slots[w]
         if slot.state is State.WAITING:
             return min(slot.next_out, slot.wake)
@@ -302,7 +302,7 @@ class Barrier:
         slot = self._slots[w]
         target = TRANSITIONS.get((slot.state, event))
         if target is None:
-            self._violated("order", w, f"{event.value} must not come from a worker that is {slot.state.value}")
+            self._violated("order", w, f"{event.value} must not come while the worker is {slot.state.value}")
         if not dry:
             slot.state = target
         return slot
@@ -317,7 +317,7 @@ class Barrier:
         if next_event < now:
             self._violated("past-event", w, f"next_event must be >= now = {now} ps, not {next_event} ps")
         if next_out < next_event:
-            text = f"next_out must be >= next_event = {next_event} ps (no event, no output), not {next_out} ps"
+            text = f"next_out must be >= next_event = {next_event} ps (no output without it), not {next_out}"
             self._violated("promise-order", w, text)
 
     def _check_out(self, w: int, out: Out) -> None:
@@ -331,7 +331,7 @@ class Barrier:
         must = f"an output to worker {self._names[out.dst]} must arrive at or after"
         held, distance = self._slots[w].held, self._between[w][out.dst]
         if out.arrival < held + distance:
-            text = f"{must} {held} ps (promised as next_out) + {distance} ps (latency), not at {out.arrival} ps"
+            text = f"{must} {held} ps (promised) + {distance} ps (latency), not at {out.arrival} ps"
             self._violated("promise", w, text)
         limit = self._slots[out.dst].limit
         if out.arrival < limit:
@@ -389,15 +389,15 @@ class Barrier:
         base = distance = NEVER
         if slot.state is State.WAITING:
             bound, limiter = self._bound(w, order)
-            if need >= self._until:
-                state, limiter = "idle", None
-            elif self._joining:
+            state = "idle" if need >= self._until else "ready" if need < bound else "blocked"
+            if self._joining and state != "idle":
                 joining = [v for v, other in enumerate(self._slots) if other.state is State.JOINING]
-                state, bound, limiter = "blocked", 0, joining[0]
+                state, limiter, bound, base, distance = "blocked", joining[0], 0, 0, 0
+            elif state == "blocked":
+                assert limiter is not None, "a bound at or below a need before `until` is somebody's"
+                base, distance = self.base(limiter), self._between[limiter][w]
             else:
-                state, limiter = ("ready", None) if need < bound else ("blocked", limiter)
-        if limiter is not None:
-            base, distance = self.base(limiter), self._between[limiter][w]
+                limiter = None
         return Wait(w, self._names[w], state, slot.seq, slot.now, need, bound, limiter, base, distance, ())
 
 

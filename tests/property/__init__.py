@@ -1,0 +1,1 @@
+"""Property tests of the time kernel: barrier, bounds and workers against a sequential reference."""
