@@ -2,7 +2,7 @@
 #
 #   make up      install what running needs, run topologies/rdn2cfg1.yaml
 #   make test    lint, then all tests with the coverage gate
-#   make lint    ruff, mypy --strict, import-linter
+#   make lint    ruff (rules and format), mypy --strict, import-linter
 #   make bench   measure whole runs
 #   make docs    build the documentation into docs/_build/html
 #   make clean   remove what the above made, except runs/
@@ -59,6 +59,7 @@ up: $(VENV)/run.stamp
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

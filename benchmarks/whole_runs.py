@@ -27,8 +27,19 @@ def measure(topology: str, workers: str, *extra: str) -> dict[str, Any]:
     Raises RuntimeError with the run's own message if it printed no result.
     """
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as directory:
-        command = [sys.executable, "-m", "cosim", "up", topology, "--json", "--workers", workers,
-                   "--run-dir", os.path.join(directory, "run"), *extra]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "cosim",
+            "up",
+            topology,
+            "--json",
+            "--workers",
+            workers,
+            "--run-dir",
+            os.path.join(directory, "run"),
+            *extra,
+        ]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         total = time.perf_counter() - start

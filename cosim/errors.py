@@ -156,7 +156,11 @@ class Interrupted(CosimError):
             raise ValueError(f"signum must be 2 (SIGINT) or 15 (SIGTERM), not {signum!r}")
         super().__init__(
             what or f"interrupted by {'SIGINT' if signum == 2 else 'SIGTERM'}",
-            code=code, where=where, node=node, sim_time_ps=sim_time_ps, next_step=next_step,
+            code=code,
+            where=where,
+            node=node,
+            sim_time_ps=sim_time_ps,
+            next_step=next_step,
         )
         self.signum = signum
 

@@ -24,9 +24,7 @@ _GRACE_S = float(os.environ.get("COSIM_TEST_GRACE_S", "5"))
 """How long a process or socket that is already on its way out may take; nothing waits when none is."""
 
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
-_SEED = int(
-    os.environ.get("COSIM_TEST_SEED") or (1 if _PROFILE == "ci" else random.SystemRandom().getrandbits(31))
-)
+_SEED = int(os.environ.get("COSIM_TEST_SEED") or (1 if _PROFILE == "ci" else random.SystemRandom().getrandbits(31)))
 
 settings.register_profile(
     "ci", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

@@ -16,7 +16,7 @@ LEAKS = {
     "orphan": (
         "process",
         "subprocess.run([sys.executable, '-c', \"import subprocess; subprocess.Popen(['sleep', '60'],"
-        " start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)\"], check=True)",
+        ' start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)"], check=True)',
     ),
     "socket": ("socket", "kept.append(socket.socket())"),
 }
@@ -27,10 +27,26 @@ def run_pytest(directory: Path, body: str) -> subprocess.CompletedProcess[str]:
     test = directory / "test_inner.py"
     test.write_text(f"import socket, subprocess, sys\nkept = []\ndef test_it():\n    {body}\n")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(directory),
-         "-p", "tests.conftest", "-p", "no:cacheprovider", str(test)],
-        cwd=ROOT, env={**os.environ, "COSIM_TEST_GRACE_S": "0.3"}, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "--rootdir",
+            str(directory),
+            "-p",
+            "tests.conftest",
+            "-p",
+            "no:cacheprovider",
+            str(test),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "COSIM_TEST_GRACE_S": "0.3"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
 
 
 @pytest.mark.parametrize("leak", LEAKS)

@@ -18,9 +18,19 @@ WORKER_BUDGET = 140
 """Modules that a worker may load before its model, the standard library's and zmq's included."""
 
 NOT_IN_A_WORKER = {
-    "anyio", "asyncio", "click", "hypothesis", "jinja2", "pydantic", "rich", "ruamel", "sqlite3", "structlog",
-    "textual", "yaml",
-}  # fmt: skip
+    "anyio",
+    "asyncio",
+    "click",
+    "hypothesis",
+    "jinja2",
+    "pydantic",
+    "rich",
+    "ruamel",
+    "sqlite3",
+    "structlog",
+    "textual",
+    "yaml",
+}
 
 
 def modules_loaded_by(statement: str) -> list[str]:
@@ -29,8 +39,12 @@ def modules_loaded_by(statement: str) -> list[str]:
     def loaded(code: str) -> list[str]:
         result = subprocess.run(
             [sys.executable, "-X", "importtime", "-c", code],
-            cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         assert result.returncode == 0, result.stderr[-2000:]
         lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
         return [line.rsplit("|", 1)[1].strip() for line in lines[1:]]
@@ -91,6 +105,10 @@ def test_the_floors_hold() -> None:
     """import-linter keeps every contract of pyproject.toml."""
     result = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout[-4000:]

@@ -17,8 +17,11 @@ def test_a_wheel_carries_and_finds_the_topologies(tmp_path: Path) -> None:
     """From a wheel, far from the checkout, the shipped topology is found by name and is the same file."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT, check=True, capture_output=True, timeout=100,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
     (wheel,) = tmp_path.glob("cosim-*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
@@ -26,8 +29,13 @@ def test_a_wheel_carries_and_finds_the_topologies(tmp_path: Path) -> None:
     code = "from cosim.topo.find import find_topology; print(find_topology('topologies/rdn2cfg1.yaml'))"
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env={"PYTHONPATH": str(site)}, check=True, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     found = Path(result.stdout.strip())
     assert found == site / "cosim" / "_topologies" / "rdn2cfg1.yaml"
     assert found.read_bytes() == (ROOT / "topologies" / "rdn2cfg1.yaml").read_bytes()
@@ -35,9 +43,7 @@ def test_a_wheel_carries_and_finds_the_topologies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rdn2cfg1", "rdn2cfg1.yaml", "topologies/rdn2cfg1.yaml"])
-def test_a_shipped_topology_is_found_from_anywhere(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shipped_topology_is_found_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name, with or without suffix and directory, means the shipped file in any directory."""
     monkeypatch.chdir(tmp_path)
     assert find_topology(name).samefile(ROOT / "topologies" / "rdn2cfg1.yaml")

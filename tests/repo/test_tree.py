@@ -21,8 +21,10 @@ def files() -> list[Path]:
     """All files that are, or would be, in the repository: tracked, or untracked and not ignored."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     if listed.returncode == 0:
         found = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
     else:  # an unpacked archive: no history, but the same files
@@ -30,8 +32,18 @@ def files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-SKIPPED = {".git", ".venv", "__pycache__", "runs", "_build", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-           ".hypothesis", ".import_linter_cache"}  # fmt: skip
+SKIPPED = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    "runs",
+    "_build",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    ".import_linter_cache",
+}
 FILES = files()
 MODULES = [path for path in FILES if path.suffix == ".py"]
 

@@ -28,9 +28,13 @@ def test_each_class_has_its_exit_code(error: errors.CosimError, exit_code: int, 
 def test_the_text_says_what_where_and_what_next() -> None:
     """All parts appear, in the order in which a reader needs them."""
     error = errors.NodeError(
-        "posted write must be at most 4096 bytes, not 8192", code="too-long", where="hypervisor.mmio",
-        node="hypervisor", sim_time_ps=1_234_567, next_step="split the write",
-    )  # fmt: skip
+        "posted write must be at most 4096 bytes, not 8192",
+        code="too-long",
+        where="hypervisor.mmio",
+        node="hypervisor",
+        sim_time_ps=1_234_567,
+        next_step="split the write",
+    )
     assert str(error) == (
         "hypervisor.mmio: posted write must be at most 4096 bytes, not 8192\n"
         "  at: node hypervisor, simulated time 1,234,567 ps\n"
@@ -49,8 +53,13 @@ def test_the_entry_of_result_json_has_all_its_keys() -> None:
     """as_dict() is JSON with exactly the six keys of the contract, unknown ones null or empty."""
     entry = errors.PeerError("worker died", code="worker-killed", node="its0", sim_time_ps=7).as_dict()
     assert json.loads(json.dumps(entry)) == {
-        "code": "worker-killed", "what": "worker died", "where": "", "node": "its0", "sim_time_ps": 7, "next_step": "",
-    }  # fmt: skip
+        "code": "worker-killed",
+        "what": "worker died",
+        "where": "",
+        "node": "its0",
+        "sim_time_ps": 7,
+        "next_step": "",
+    }
 
 
 def test_an_unknown_signal_is_refused() -> None:
