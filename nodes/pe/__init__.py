@@ -1,0 +1,1 @@
+"""One processing element: the GIC CPU interface, timers, and the context that runs on it."""
