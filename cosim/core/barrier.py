@@ -268,7 +268,7 @@ class Barrier:
         self._joining -= self._slots[w].state is State.JOINING
         self._move(w, Event.LOST)
         self._running.discard(w)
-        self._due.discard(w)
+        self._settle(w)
 
     # -- views ------------------------------------------------------------------------------------------
 
