@@ -196,9 +196,7 @@ class Barrier:
     nothing.
     """
 
-    def __init__(
-        self, between: Sequence[Sequence[int]], *, until: int = NEVER, names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, between: Sequence[Sequence[int]], *, until: int = NEVER, names: Sequence[str] = ()) -> None:
         n = len(between)
         if names and len(names) != n:
             raise ValueError(f"names must have one entry per worker ({n}), not {len(names)}")

@@ -89,8 +89,10 @@ class Distances:
             if not (0 <= src < n and 0 <= dst < n):
                 raise ValueError(f"link {src} -> {dst} must join nodes 0..{n - 1}")
             if latency <= 0:
-                raise ValueError(f"latency of link {src} -> {dst} must be > 0 ps, not {latency}: "
-                                 "without it no node could ever be granted any time")
+                raise ValueError(
+                    f"latency of link {src} -> {dst} must be > 0 ps, not {latency}: "
+                    "without it no node could ever be granted any time"
+                )
             self._out[src].append((dst, latency))
             self._in[dst].append((src, latency))
         self._rows: dict[int, list[int]] = {}
@@ -106,7 +108,7 @@ class Distances:
         return row[i]
 
     def between(self, groups: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
-        """Distances between workers: ``[w][x]`` is the minimum over nodes a of w, b of x of dist(a, b), in ps.
+        """Distances between workers: ``[w][x]`` is the least dist(a, b) over nodes a of w and b of x, in ps.
 
         ``groups[w]`` are the nodes of worker w. ``[w][w]`` follows the same rule; the barrier does not read
         it. Rows are computed when first read: one shortest-path search each, whatever the size of the worker.

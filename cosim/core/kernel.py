@@ -115,6 +115,7 @@ class Kernel:
         self.messages = 0
         self.events = 0
         self.end_time = 0
+        self.current: Hosted | None = None
         self._links = links
         self._reactions = reactions
         self._returns = returns
@@ -238,6 +239,7 @@ class Kernel:
                 continue
             self.now = time
             node = nodes[dst]
+            self.current = node
             node.now = time
             done += 1
             if kind >= 0:
@@ -249,6 +251,7 @@ class Kernel:
             else:
                 fields()
             self._count_steps(node, node.settle())
+        self.current = None
         next_event = heap[0][0] if heap else NEVER
         if done:
             self.end_time = max(self.end_time, self.now)

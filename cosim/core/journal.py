@@ -1,0 +1,71 @@
+"""The append-only journal: records of (length, checksum, payload), readable up to a torn tail.
+
+Record: u32 length of the payload, u32 crc32 of the payload (both little-endian), payload. A file begins with `HEADER`. A
+reader stops at the first record that is cut short or fails its checksum: what a killed writer left behind is not an error.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Iterator, NamedTuple
+
+HEADER = b"CSJ1\0\0\0\0"
+_PREFIX = struct.Struct("<II")
+MAX_RECORD = 64 * 1024 * 1024
+
+
+class JournalError(Exception):
+    """The file is not a journal."""
+
+
+class Tail(NamedTuple):
+    """Where reading stopped: byte offset and, if the tail is torn, why."""
+
+    offset: int
+    torn: str | None
+
+
+def frame_record(payload: bytes) -> bytes:
+    """A record's bytes."""
+    return _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read_records(data: bytes) -> tuple[list[bytes], Tail]:
+    """Every whole record of a journal's bytes, and where reading stopped.
+
+    Raises:
+        JournalError: the header is missing or foreign (an empty file, or a header cut short, is a torn tail at offset 0).
+    """
+    if len(data) < len(HEADER) and HEADER.startswith(data):
+        return [], Tail(0, "header cut short")
+    if not data.startswith(HEADER):
+        raise JournalError(f"journal must begin with {HEADER!r}, not {data[: len(HEADER)]!r}")
+    records = []
+    offset = len(HEADER)
+    torn: str | None = None
+    for item in _scan(data, offset):
+        if isinstance(item, str):
+            torn = item
+            break
+        records.append(item)
+        offset += _PREFIX.size + len(item)
+    return records, Tail(offset, torn)
+
+
+def _scan(data: bytes, offset: int) -> Iterator[bytes | str]:
+    while offset < len(data):
+        if offset + _PREFIX.size > len(data):
+            yield "record prefix cut short"
+            return
+        length, checksum = _PREFIX.unpack_from(data, offset)
+        start = offset + _PREFIX.size
+        payload = data[start : start + length]
+        if length > MAX_RECORD or len(payload) < length:
+            yield "record cut short"
+            return
+        if zlib.crc32(payload) != checksum:
+            yield "record fails its checksum"
+            return
+        yield payload
+        offset = start + length

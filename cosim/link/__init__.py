@@ -1,0 +1,1 @@
+"""Floor 1: bytes move between workers and hub."""

@@ -1,0 +1,103 @@
+"""Frames over ZeroMQ: ROUTER at the hub, DEALER at a worker or external node; ipc on one host.
+
+Sockets block and never spin; high-water marks are off, because one outstanding grant per worker bounds what is in flight.
+The hub's socket refuses unknown identities (ROUTER_MANDATORY), so a frame to a peer that went away is an error, not silence.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+from cosim.core.codec import LIMITS
+
+LINGER_MS = 2000
+IPC_PATH_MAX = 107
+"""Longest path of a Unix socket in bytes (sockaddr_un)."""
+
+
+class LinkClosed(Exception):
+    """The other end is gone."""
+
+
+class HubSocket:
+    """The hub's end: receives (identity, frame) from any worker, sends to one."""
+
+    def __init__(self, endpoint: str) -> None:
+        path = endpoint.removeprefix("ipc://")
+        if endpoint.startswith("ipc://") and len(path.encode()) > IPC_PATH_MAX:
+            raise ValueError(
+                f"socket path must have at most {IPC_PATH_MAX} bytes, not {len(path.encode())}: {path}; "
+                "set XDG_RUNTIME_DIR or TMPDIR to a shorter directory"
+            )
+        self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_frame)
+        self._socket.setsockopt(zmq.BACKLOG, 4096)
+        self._socket.bind(endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._control: int | None = None
+
+    def watch(self, fd: int) -> None:
+        """Also wake `wait` when the file descriptor is readable."""
+        self._control = fd
+        self._poller.register(fd, zmq.POLLIN)
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Wait for frames or the watched descriptor; True when the descriptor is readable."""
+        events = dict(self._poller.poll(timeout_ms))
+        return self._control is not None and self._control in events
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """The next (identity, frame), or None when there is none now."""
+        try:
+            parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return parts[0], parts[-1] if len(parts) == 2 else b""
+
+    def send(self, identity: bytes, frame: bytes) -> None:
+        """Send to one worker; raises LinkClosed when it is unknown or gone."""
+        try:
+            self._socket.send_multipart((identity, frame))
+        except zmq.ZMQError as error:
+            raise LinkClosed(f"{identity.decode(errors='replace')}: {error}") from None
+
+    def close(self) -> None:
+        """Close; frames under way are still sent for up to two seconds."""
+        self._socket.close()
+        self._context.term()
+
+
+class WorkerSocket:
+    """A worker's end: one peer, the hub."""
+
+    def __init__(self, endpoint: str, identity: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, identity.encode())
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_frame)
+        self._socket.connect(endpoint)
+
+    def receive(self, timeout_ms: int | None = None) -> bytes | None:
+        """The next frame; None after `timeout_ms`. Blocks without spinning."""
+        if timeout_ms is not None and not self._socket.poll(timeout_ms):
+            return None
+        return self._socket.recv()
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame to the hub."""
+        self._socket.send(frame)
+
+    def close(self) -> None:
+        """Close; frames under way are still sent for up to two seconds."""
+        self._socket.close()
+        self._context.term()

@@ -1,0 +1,224 @@
+"""A worker: an OS process (or a thread, with ``--workers 0``) that hosts nodes and does what the hub grants.
+
+Life: HELLO, WELCOME with the plan of its nodes, READY, then GRANT and DONE in turn until BYE. QUERY may come between grants.
+A model that raises ends the worker with an ERROR frame that names node, simulated time and cause.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+import traceback
+from typing import Any, Protocol
+
+import msgpack
+
+from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
+from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
+from cosim.core.plan import WorkerPlan
+from cosim.node.node import Node
+
+JOIN_TIMEOUT_MS = 120_000
+
+
+class Socket(Protocol):
+    """What a worker needs of its link."""
+
+    def receive(self, timeout_ms: int | None = None) -> bytes | None: ...
+
+    def send(self, frame: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Refused(Exception):
+    """The hub refused this worker, or never answered."""
+
+
+def load_model(path: str) -> type[Node]:
+    """The class that ``"package.module:Class"`` names; the launcher has checked the path against what is allowed."""
+    module, _, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, Node)):
+        raise TypeError(f"{path} must be a subclass of cosim.api.Node")
+    return found
+
+
+class Worker:
+    """The nodes of one worker and their kernel; `serve` runs the protocol."""
+
+    def __init__(self, socket: Socket, name: str) -> None:
+        self.socket = socket
+        self.name = name
+        self.nodes: list[Node] = []
+        self.kernel: Kernel
+        self._worker_of: dict[int, int] = {}
+        self._seq = 0
+
+    def serve(self) -> int:
+        """Run to the end; returns the exit status: 0 after BYE, 3 when a model failed, 4 when the link or the hub failed."""
+        try:
+            self._join()
+        except ModelFault as fault:
+            return self._fail(fault, traceback.format_exc())
+        except Refused as refused:
+            sys.stderr.write(f"{self.name}: {refused}\n")
+            return 4
+        try:
+            return self._loop()
+        except WireError as error:
+            self.socket.send(encode(FrameType.ERROR, "bad-frame", self.name, self.kernel.now, str(error), ""))
+            return 4
+
+    def _join(self) -> None:
+        self.socket.send(encode(FrameType.HELLO, VERSION, self.name, "python", os.getpid(), {}))
+        data = self.socket.receive(JOIN_TIMEOUT_MS)
+        if data is None:
+            raise Refused(
+                f"no WELCOME from the hub within {JOIN_TIMEOUT_MS // 1000} s; is another worker called {self.name}?"
+            )
+        frame = decode(data)
+        if frame.type is not FrameType.WELCOME:
+            raise Refused(f"the hub refused this worker: {frame.body}")
+        self._build(WorkerPlan.from_msgpack(frame.body[1]))
+        self.socket.send(encode(FrameType.READY, *self.kernel.initial()))
+
+    def _build(self, plan: WorkerPlan) -> None:
+        self._worker_of = plan.worker_of
+        for node in plan.nodes:
+            try:
+                self.nodes.append(load_model(node.model)(node, plan.seed))
+            except Exception as error:
+                raise ModelFault(node.name, 0, f"{type(error).__name__}: {error}", "model-load") from error
+        ends = {k.id: LinkEnd(k.src, k.dst, k.latency, plan.worker_of[k.dst]) for k in plan.links}
+        self.kernel = Kernel(plan.worker, self.nodes, ends, plan.reactions, plan.returns)
+        for step in ("connect", "setup", "boot"):
+            for model in self.nodes:
+                try:
+                    if step == "connect":
+                        model.connect(self.kernel, plan.links, plan.names)
+                    else:
+                        getattr(model, step)()
+                except Exception as error:
+                    raise ModelFault(model.name, 0, f"{type(error).__name__}: {error}", "model-setup") from error
+        gc.collect()
+        gc.freeze()
+
+    def _loop(self) -> int:
+        while True:
+            data = self.socket.receive()
+            if data is None:
+                continue
+            frame = decode(data)
+            if frame.type is FrameType.GRANT:
+                status = self._grant(*frame.body)
+                if status:
+                    return status
+            elif frame.type is FrameType.QUERY:
+                self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status()))
+            elif frame.type is FrameType.BYE:
+                self.socket.send(encode(FrameType.BYE, frame.body[0], self._final()))
+                for node in self.nodes:
+                    node.stop()
+                return 0
+            else:
+                raise WireError(f"a worker must get GRANT, QUERY or BYE, not {frame.type.name}")
+
+    def _grant(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...]) -> int:
+        self._seq += 1
+        if seq != self._seq:
+            raise WireError(f"GRANT must have sequence number {self._seq}, not {seq}")
+        kernel = self.kernel
+        try:
+            for worker, blob in batches:
+                kernel.take(unpack_records(blob), worker, self._worker_of)
+            report = kernel.grant(bound)
+        except ModelFault as fault:
+            return self._fail(fault, traceback.format_exc())
+        except WireError:
+            raise
+        except Exception as error:
+            node = kernel.current
+            name, now = (node.name, kernel.now) if node is not None else (self.name, kernel.now)
+            wrapped = ModelFault(name, now, f"{type(error).__name__}: {error}")
+            return self._fail(wrapped, traceback.format_exc())
+        self.socket.send(self._done(seq, report))
+        return 0
+
+    def _done(self, seq: int, report: Report) -> bytes:
+        batches = [(b.worker, b.arrival, b.wake, pack_records(b.records)) for b in report.batches]
+        return encode(
+            FrameType.DONE,
+            seq,
+            report.now,
+            report.next_event,
+            report.next_out,
+            report.events,
+            batches,
+            self._side(),
+        )
+
+    def _side(self) -> bytes | None:
+        side: list[Any] = []
+        for node in self.nodes:
+            if node.side:
+                side.extend(node.side)
+                node.side = []
+        if not side:
+            return None
+        side.sort(key=lambda record: record[:3])
+        packed: bytes = msgpack.packb(side, use_bin_type=True, default=str)
+        return packed
+
+    def _fail(self, fault: ModelFault, text: str) -> int:
+        side = self._side()
+        if side is not None:
+            self.socket.send(encode(FrameType.LOG, side))
+        self.socket.send(encode(FrameType.ERROR, fault.rule, fault.node, fault.sim_time_ps, fault.what, text))
+        return 3
+
+    def _status(self) -> bytes:
+        waits = [[n.name, task, what, daemon] for n in self.nodes for task, what, daemon in n.scheduler.waits()]
+        clocks = [[n.name, n.now] for n in self.nodes]
+        packed: bytes = msgpack.packb([clocks, waits], use_bin_type=True)
+        return packed
+
+    def _final(self) -> bytes:
+        kernel = self.kernel
+        nodes = []
+        for node in self.nodes:
+            count, digest = kernel.digests[node.id].result()
+            waits = [[task, what, daemon] for task, what, daemon in node.scheduler.waits()]
+            nodes.append(
+                [node.name, node.now, count, digest, dict(sorted(node.count.items())), waits, node.id in kernel.off]
+            )
+        side = self._side()
+        body = [kernel.end_time, kernel.events, kernel.messages, nodes, side]
+        packed: bytes = msgpack.packb(body, use_bin_type=True)
+        return packed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: ``python -m cosim.node.worker ENDPOINT NAME PARENT_PID``."""
+    from cosim.link.zmq_link import WorkerSocket
+    from cosim.node.death import die_with
+
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 3:
+        sys.stderr.write("usage: python -m cosim.node.worker ENDPOINT NAME PARENT_PID\n")
+        return 2
+    endpoint, name, parent = arguments
+    die_with(int(parent))
+    socket = WorkerSocket(endpoint, name)
+    try:
+        return Worker(socket, name).serve()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        socket.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The hub as a process: ``python -m cosim.run.hub_main PARENT_PID`` with its order on stdin.
+
+stdin and stdout carry length-prefixed msgpack (u32 little-endian, body): first the order (endpoint, plan, journal folder,
+limits), then commands in and events out; see `cosim.run.hub`. The end of stdin means that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from cosim.core.plan import Plan
+from cosim.link.zmq_link import HubSocket
+from cosim.node.death import die_with
+from cosim.run.hub import Hub
+
+_LENGTH = struct.Struct("<I")
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """`size` bytes; EOFError at the end of the stream."""
+    parts = []
+    while size:
+        part = os.read(fd, size)
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read_item(fd: int) -> Any:
+    """The next item of a length-prefixed msgpack stream."""
+    (size,) = _LENGTH.unpack(read_exactly(fd, _LENGTH.size))
+    return msgpack.unpackb(read_exactly(fd, size), strict_map_key=False)
+
+
+def pack_item(item: Any) -> bytes:
+    """An item of a length-prefixed msgpack stream."""
+    body: bytes = msgpack.packb(item, use_bin_type=True)
+    return _LENGTH.pack(len(body)) + body
+
+
+def main() -> int:
+    """Entry point of the hub process."""
+    die_with(int(sys.argv[1]))
+    order = read_item(0)
+    socket = HubSocket(order["endpoint"])
+    socket.watch(0)
+
+    def emit(event: list[Any]) -> None:
+        data = memoryview(pack_item(event))
+        while data:
+            data = data[os.write(1, data) :]
+
+    def commands() -> list[list[Any]]:
+        try:
+            return [read_item(0)]
+        except EOFError:
+            os._exit(4)
+
+    hub = Hub(
+        Plan.from_dict(order["plan"]),
+        socket,
+        emit,
+        journal=Path(order["journal"]) if order["journal"] else None,
+        commands=commands,
+        join_timeout_s=order["join_timeout_s"],
+        stall_s=order["stall_s"],
+    )
+    emit(["bound"])
+    try:
+        hub.run()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        socket.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
