@@ -100,7 +100,13 @@ class CpuInterface:
         self.sre = SreRegisters(sre_writable, two_security_states)
         self._el3 = self._secure = False
         self.physical = PhysicalInterface(
-            scheme, id_bits=id_bits, two_states=two_security_states, rss=rss, ext_range=ext_range, emit=self._emit
+            scheme,
+            id_bits=id_bits,
+            two_states=two_security_states,
+            rss=rss,
+            ext_range=ext_range,
+            emit=self._emit,
+            report=self._report,
         )
         self.virtual = VirtualInterface(
             scheme, list_registers=list_registers, id_bits=id_bits, vsgi_eoicount=vsgi_eoicount, dvim=dvim,

@@ -45,16 +45,19 @@ class Held(NamedTuple):
 
 
 class PhysicalInterface:
-    """ICC state of one PE. ``emit`` queues a packet upwards; the other arguments are those of ``CpuInterface``."""
+    """ICC state of one PE.
+
+    ``emit`` queues a packet upwards, ``report`` counts; the other arguments are those of ``CpuInterface``.
+    """
 
     __slots__ = (
-        "_emit", "_ext_range", "_id_mask", "_ids", "_sgi_mask", "active", "binary", "cbpr", "enabled", "eoimode",
-        "eoimode_el3", "held", "pmhe", "pmr", "scheme", "two_states",
+        "_emit", "_ext_range", "_id_mask", "_ids", "_report", "_sgi_mask", "active", "binary", "cbpr", "enabled",
+        "eoimode", "eoimode_el3", "held", "pmhe", "pmr", "scheme", "two_states",
     )  # fmt: skip
 
     def __init__(
         self, scheme: Scheme, *, id_bits: int, two_states: bool, rss: bool, ext_range: bool,
-        emit: Callable[[tuple[int | str, ...]], None],
+        emit: Callable[[tuple[int | str, ...]], None], report: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self.scheme = scheme
         self.two_states = two_states
@@ -66,6 +69,7 @@ class PhysicalInterface:
         )  # fmt: skip
         self._sgi_mask = _SGI_MASK | (_SGI_RS if rss else 0)
         self._emit = emit
+        self._report = report
         self.reset()
 
     def reset(self) -> None:
@@ -221,6 +225,11 @@ class PhysicalInterface:
         """ICC_PMR_EL1; Non-secure software can't change a mask in the Secure half."""
         if shifted:
             if not self.pmr & 0x80:
+                self._report(
+                    "pmr_write_ignored",
+                    f"Non-secure write {value:#x} to ICC_PMR_EL1 has no effect while the mask is {self.pmr:#04x}, in"
+                    " the Secure half; EL3 must first write 0x80 or more (firmware writes 0xFF)",
+                )
                 return
             value = (value & 0xFF) >> 1 | 0x80
         value &= self.scheme.pri_mask
