@@ -1,7 +1,7 @@
 """A scenario on workers behind a barrier, with every choice that a real run leaves open made by the test.
 
-Open are: where nodes live, which running worker answers next, when the hub hands out grants, and after how many events a
-worker chooses to answer. Everything else must follow.
+Open are: where nodes live, which running worker answers next, when the hub hands out grants, and after how
+many events a worker chooses to answer. Everything else must follow.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class Cluster:
         distances = Distances(len(self.nodes), scenario.links, reactions)
         self.barrier = self.barrier_type(self.between(distances, placement), until=scenario.until)
         ends = {
-            k: LinkEnd(src, dst, latency, self.worker_of[dst])
-            for k, (src, dst, latency) in enumerate(scenario.links)
+            k: LinkEnd(src, dst, latency, self.worker_of[dst]) for k, (src, dst, latency) in enumerate(scenario.links)
         }
         self.kernels: list[Kernel] = []
         self.logs: dict[int, Log] = {}
@@ -164,13 +163,16 @@ class Cluster:
 def same(found: Outcome, expected: Outcome) -> None:
     """Raise Broken (I2) unless the outcomes agree.
 
-    `left` may differ when a node was switched off: the hub still holds messages for it that nobody will consume.
+    `left` may differ when a node was switched off: the hub still holds messages for it that nobody will
+    consume.
     """
     for i, (mine, theirs) in enumerate(zip(found.consumed, expected.consumed, strict=True)):
         if mine != theirs:
-            at = next((k for k, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]),
-                      min(len(mine), len(theirs)))
-            raise Broken(f"I2: node {i} consumed {mine[at:at + 1]} at {at}, expected {theirs[at:at + 1]}")
+            at = next(
+                (k for k, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]),
+                min(len(mine), len(theirs)),
+            )
+            raise Broken(f"I2: node {i} consumed {mine[at : at + 1]} at {at}, expected {theirs[at : at + 1]}")
     if found._replace(left=False) != expected._replace(left=False):
         raise Broken(f"I2: {found[1:]} must be {expected[1:]}")
     if expected.left and not found.left:

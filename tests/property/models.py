@@ -1,11 +1,10 @@
 """A node that does anything that a model may do, and keeps its word about time.
 
-What it does next depends on everything that it consumed so far, in order: any difference in order, time or content
-grows until it shows. It
+What it does next depends on everything that it consumed so far, in order: any difference in order, time or
+content grows until it shows. It
 
-- sets silent timers (it promises nothing about them: a promise of NEVER with timers pending) and speaking ones;
-- stamps outputs in the future;
-- answers an input no earlier than its reaction, at once or by a timer;
+- sets silent timers (it promises nothing about them: a promise of NEVER with timers pending) and speaking
+ones; - stamps outputs in the future; - answers an input no earlier than its reaction, at once or by a timer;
 - promises more than its next event, if it makes promises at all.
 """
 
@@ -19,8 +18,11 @@ from cosim.core.message import Protocol as Kinds
 from cosim.core.time import NEVER
 from tests.property.scenario import NodeSpec, Scenario
 
-TALK = Kinds("property-tests", 1000, [("High", 5, ("value", "fuel")), ("Middle", 20, ("value", "fuel")),
-                                      ("Low", 150, ("value", "fuel"))])
+TALK = Kinds(
+    "property-tests",
+    1000,
+    [("High", 5, ("value", "fuel")), ("Middle", 20, ("value", "fuel")), ("Low", 150, ("value", "fuel"))],
+)
 """Three kinds whose priorities lie before, among and after those of timers."""
 CODES = [kind.code for kind in TALK]
 DELAYS = (0, 0, 1, 2, 5, 10, 33)

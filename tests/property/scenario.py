@@ -1,7 +1,7 @@
 """Random machines: a topology, what each node does, and when the run ends.
 
-One recipe for two sources of choice: hypothesis (which shrinks what it finds) and a seeded generator (mutants need a
-fixed budget).
+One recipe for two sources of choice: hypothesis (which shrinks what it finds) and a seeded generator (mutants
+need a fixed budget).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests.property.reference import Reference
 from tests.property.scenario import Scenario, make_placement, make_scenario, placements, scenarios, seeded
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(scenarios(), st.data())
 def test_any_placement_and_schedule_gives_the_reference(scenario: Scenario, data: st.DataObject) -> None:
     """Every node consumes what it consumes in the reference, for drawn placements and orders of answers."""

@@ -1,7 +1,7 @@
 """The rule of design section 3 with one piece left out, each time: the properties must notice.
 
-Each mutant runs the same seeded machines as the unharmed rule; one of them at least must break an invariant, be refused by
-the barrier or by a worker, or end otherwise than the reference.
+Each mutant runs the same seeded machines as the unharmed rule; one of them at least must break an invariant,
+be refused by the barrier or by a worker, or end otherwise than the reference.
 """
 
 from __future__ import annotations

@@ -96,5 +96,5 @@ def check(wait: Wait, waits: list[Wait], until: int) -> None:
             assert wait.next_event < wait.bound <= until
 
 
-HubLife.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+HubLife.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestHubLife = HubLife.TestCase

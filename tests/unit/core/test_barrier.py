@@ -136,7 +136,14 @@ def test_explain_follows_the_chain_to_its_cause() -> None:
     a, b, c = barrier.explain()
     assert (a.state, a.seq, a.bound, a.limiter, a.chain) == ("running", 1, 24, None, ())
     assert (b.state, b.next_event, b.bound, b.limiter, b.base, b.distance, b.chain) == (
-        "blocked", 15, 15, 0, 5, 10, (0,))
+        "blocked",
+        15,
+        15,
+        0,
+        5,
+        10,
+        (0,),
+    )
     assert (c.bound, c.limiter, c.base, c.distance, c.chain) == (25, 1, 15, 10, (1, 0))
     barrier.report(0, 1, 24, NEVER, NEVER, [])
     idle = barrier.explain()[0]
@@ -200,8 +207,11 @@ def running_pair() -> Barrier:
         ("output", r"another worker in 0\.\.1, not 2", lambda b: b.report(0, 2, 30, 40, 40, [Out(2, 50, 50)])),
         ("output", r"another worker in 0\.\.1, not -1", lambda b: b.report(0, 2, 30, 40, 40, [Out(-1, 50, 50)])),
         ("output", "wake must be in 50", lambda b: b.report(0, 2, 30, 40, 40, [Out(1, 50, 49)])),
-        ("promise", r"worker 1 must arrive at or after 8 ps \(promised\) \+ 10 ps \(latency\), not at 17 ps",
-         lambda b: b.report(0, 2, 30, 40, 40, [Out(1, 17, 17)])),
+        (
+            "promise",
+            r"worker 1 must arrive at or after 8 ps \(promised\) \+ 10 ps \(latency\), not at 17 ps",
+            lambda b: b.report(0, 2, 30, 40, 40, [Out(1, 17, 17)]),
+        ),
     ],
 )
 def test_violations_are_named_and_change_nothing(rule: str, text: str, act: Callable[[Barrier], None]) -> None:
@@ -262,8 +272,11 @@ def test_table_covers_what_the_essay_says() -> None:
     assert moves[Event.GRANT] == {State.WAITING}
     assert moves[Event.DONE] == {State.RUNNING}
     assert moves[Event.LOST] == set(State)
-    assert all(target is State.LOST for (state, e), target in TRANSITIONS.items() if State.LOST in (state, target)
-               or e is Event.LOST)
+    assert all(
+        target is State.LOST
+        for (state, e), target in TRANSITIONS.items()
+        if State.LOST in (state, target) or e is Event.LOST
+    )
 
 
 def test_idle_workers_cost_nothing() -> None:
@@ -287,7 +300,6 @@ def test_idle_workers_cost_nothing() -> None:
     for _ in range(200):
         for grant in barrier.grants():
             clocks[grant.worker] = grant.bound
-            barrier.report(grant.worker, grant.seq, grant.bound, grant.bound + pick.randrange(5),
-                           grant.bound + 5, [])
+            barrier.report(grant.worker, grant.seq, grant.bound, grant.bound + pick.randrange(5), grant.bound + 5, [])
     assert min(clocks.values()) > 1000
     assert read == {3, 4}
