@@ -442,7 +442,7 @@ class Hub:
             time_ps, _events, messages, entries, side = self._finals[worker]
             end_time = max(end_time, time_ps)
             self.messages += messages
-            for name, now, count, digest, counters, waits, off in entries:
+            for name, now, count, digest, counters, waits, off, epochs in entries:
                 nodes[name] = {
                     "now": now,
                     "count": count,
@@ -450,6 +450,7 @@ class Hub:
                     "counters": counters,
                     "waits": waits,
                     "off": off,
+                    "epochs": epochs,
                 }
             if side is not None:
                 self._add_side(side)

@@ -1,0 +1,40 @@
+"""log.jsonl: what nodes and the supervisor logged, one JSON object a line, by structlog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from cosim.core.time import fmt
+
+
+class RunLog:
+    """Writes log.jsonl. Events of nodes carry `t_ps` and `node`; those of the supervisor `wall` and ``node="cosim"``."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self._file = path.open("a", buffering=1)
+        self._log = structlog.wrap_logger(
+            structlog.WriteLogger(self._file),
+            processors=[structlog.processors.JSONRenderer(default=str)],
+            wrapper_class=structlog.BoundLogger,
+        ).bind(run=run)
+        self._own = structlog.wrap_logger(
+            structlog.WriteLogger(self._file),
+            processors=[structlog.processors.TimeStamper(fmt="iso", key="wall"), structlog.processors.JSONRenderer(default=str)],
+            wrapper_class=structlog.BoundLogger,
+        ).bind(run=run, node="cosim")
+
+    def node(self, t_ps: int, node: str, event: str, fields: dict[str, Any]) -> None:
+        """An event of a node at simulated time `t_ps`."""
+        clean = {(f"{k}_" if k in ("event", "t_ps", "node", "t") else k): v for k, v in fields.items()}
+        self._log.info(event, t_ps=t_ps, t=fmt(t_ps), node=node, **clean)
+
+    def own(self, event: str, **fields: Any) -> None:
+        """An event of the supervisor."""
+        self._own.info(event, **fields)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,127 @@
+"""The run directory: ``runs/NAME/TIMESTAMP`` with a link ``latest``, or the one that was asked for; mode 0700.
+
+Contents: result.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/, workers/ (what workers wrote to
+stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from cosim.errors import UsageError
+
+LATEST = "latest"
+
+
+class RunDir:
+    """One run's directory; files are made as they are needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._consoles: dict[str, TextIO] = {}
+
+    @classmethod
+    def create(cls, name: str, wanted: Path | None) -> RunDir:
+        """A fresh directory. Raises UsageError when `wanted` exists and is not empty, or cannot be made."""
+        try:
+            if wanted is not None:
+                wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if any(wanted.iterdir()):
+                    raise UsageError(
+                        f"run directory must be new or empty, not {wanted}",
+                        code="run-dir",
+                        next_step="name another one with --run-dir, or remove it",
+                    )
+                path = wanted
+            else:
+                path = _timestamped(Path("runs") / name)
+            os.chmod(path, 0o700)
+            for folder in ("console", "journal", "workers"):
+                (path / folder).mkdir()
+        except OSError as error:
+            raise UsageError(f"run directory cannot be made: {error}", code="run-dir", next_step="name another one with --run-dir") from None
+        return cls(path.absolute())
+
+    def write(self, name: str, data: str | dict[str, Any]) -> None:
+        """Write a file whole: to a temporary name, then renamed."""
+        text = data if isinstance(data, str) else json.dumps(data, indent=1) + "\n"
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text)
+        temporary.replace(self.path / name)
+
+    def console(self, name: str, text: str) -> None:
+        """Append to console/NAME.log."""
+        file = self._consoles.get(name)
+        if file is None:
+            safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
+            file = self._consoles[name] = (self.path / "console" / f"{safe}.log").open("a")
+        file.write(text)
+        file.flush()
+
+    def close(self) -> None:
+        """Close the console files."""
+        for file in self._consoles.values():
+            file.close()
+        self._consoles = {}
+
+
+def _timestamped(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = parent / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        link = parent / LATEST
+        temporary = parent / f".{LATEST}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.name)
+        temporary.replace(link)
+        return path
+    raise OSError(f"no free name below {parent} for {stamp}")
+
+
+def socket_dir() -> Path:
+    """A new 0700 directory with a short path for sockets: below $XDG_RUNTIME_DIR, else a temporary one.
+
+    Raises:
+        UsageError: $XDG_RUNTIME_DIR belongs to another user, or nothing can be made.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        found = os.stat(base) if os.path.isdir(base) else None
+        if found is None or found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            base = None
+    return Path(tempfile.mkdtemp(prefix="cosim-", dir=base))
+
+
+def remove_socket_dir(path: Path) -> None:
+    """Remove a directory made by `socket_dir`."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def find_run(name: str | None) -> Path:
+    """The directory of a run: a path, a topology's name below ``runs/``, or without a name the latest of all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name is not None:
+        for path in (Path(name), Path("runs") / name / LATEST, Path("runs") / name):
+            if (path / "run.json").is_file():
+                return path.resolve()
+        raise UsageError(f"run must be a run directory or the name of a topology that was run here, not {name!r}", code="no-run",
+                         next_step="`ls runs` shows the runs of this folder")  # fmt: skip
+    latest = sorted(Path("runs").glob(f"*/{LATEST}/run.json"), key=lambda p: p.stat().st_mtime)
+    if not latest:
+        raise UsageError("no run was found below ./runs", code="no-run", next_step="start one with `cosim up`, or name its directory")
+    return latest[-1].parent.resolve()
