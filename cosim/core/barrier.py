@@ -59,6 +59,7 @@ promises); B. D. Lubachevsky, CACM 32(1), 1989 (bounded lag over distances); ear
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -165,7 +166,7 @@ class Wait(NamedTuple):
 class _Slot:
     """What the barrier knows of one worker; see the essay for the figures."""
 
-    __slots__ = ("arrival", "bound", "held", "limit", "next_event", "next_out", "now", "seq", "state", "wake")
+    __slots__ = ("arrival", "base", "bound", "held", "limit", "next_event", "next_out", "now", "seq", "state", "wake")
 
     def __init__(self) -> None:
         self.state = State.JOINING
@@ -178,6 +179,7 @@ class _Slot:
         self.held = 0  # base when granted (or lost), before the hand-over
         self.bound = 0  # last bound granted
         self.limit = 0  # nothing may arrive below it
+        self.base = NEVER  # as last entered into the barrier's order
 
     def need(self) -> int:
         """Time of the earliest thing to do."""
@@ -208,8 +210,10 @@ class Barrier:
         self._slots = [_Slot() for _ in range(n)]
         self._joining = n
         self._running: set[int] = set()
-        self._base: dict[int, int] = {}  # finite bases only: idle workers cost nothing
+        self._order: list[tuple[int, int]] = []  # finite (base, worker), earliest first: idle ones cost nothing
         self._due: set[int] = set()  # waiting, with work before `until`
+        self._check: set[int] = set()  # those of them that may run for all that is known
+        self._watch: list[set[int]] = [set() for _ in range(n)]  # by limiter: those found blocked by its base
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -248,16 +252,19 @@ class Barrier:
 
     def grants(self) -> list[Grant]:
         """All workers that may run now, in order of their numbers; they count as running from here on."""
-        if self._joining or not self._due:
+        if self._joining:
             return []
-        order = self._order()
         granted = []
-        for w in sorted(self._due):
+        for w in sorted(self._check):
             need = self._slots[w].need()
-            bound, _ = self._bound(w, order, need)
+            bound, limiter = self._bound(w, need)
             if need < bound:
                 granted.append(self._grant(w, bound))
-        assert granted or self._running or self._lost(), "liveness: the least need is always below its bound"
+            else:
+                assert limiter is not None, "a bound at or below a need before `until` is somebody's"
+                self._watch[limiter].add(w)
+        self._check.clear()
+        assert self._running or not self._due or self._lost(), "liveness: the least need is always below its bound"
         return granted
 
     def lost(self, w: int) -> None:
@@ -289,8 +296,7 @@ class Barrier:
 
     def explain(self) -> list[Wait]:
         """Per worker: what it does or waits for, and on account of whom."""
-        order = self._order()
-        views = [self._view(w, order) for w in range(len(self._slots))]
+        views = [self._view(w) for w in range(len(self._slots))]
         return [view._replace(chain=_chain(views, view)) for view in views]
 
     # -- inside -----------------------------------------------------------------------------------------
@@ -336,29 +342,35 @@ class Barrier:
             self._violated("safety", w, f"{must} that worker's bound {limit} ps, not at {out.arrival} ps")
 
     def _settle(self, w: int) -> None:
-        """Enter worker w's figures into the books that `grants` reads."""
+        """Enter worker w's figures into the books that `grants` reads.
+
+        Who was found blocked stays blocked while its limiter's base and its own figures stand. So it is looked at again
+        only when one of them changes: a report costs what it sets free, however many wait.
+        """
         slot, base = self._slots[w], self.base(w)
-        if base < NEVER:
-            self._base[w] = base
-        else:
-            self._base.pop(w, None)
+        if base != slot.base:
+            if slot.base < NEVER:
+                del self._order[bisect_left(self._order, (slot.base, w))]
+            if base < NEVER:
+                insort(self._order, (base, w))
+            slot.base = base
+            self._check.update(self._watch[w] & self._due)
+            self._watch[w].clear()
         if slot.state is State.WAITING and slot.need() < self._until:
             self._due.add(w)
+            self._check.add(w)
         else:
             self._due.discard(w)
+            self._check.discard(w)
 
-    def _order(self) -> list[tuple[int, int]]:
-        """(base, worker) of everybody who may ever speak, earliest first."""
-        return sorted((base, w) for w, base in self._base.items())
-
-    def _bound(self, w: int, order: list[tuple[int, int]], need: int = -1) -> tuple[int, int | None]:
+    def _bound(self, w: int, need: int = -1) -> tuple[int, int | None]:
         """Safe bound of worker w and the worker that sets it (None: the end of the run).
 
         Later bases cannot lower a bound that they do not lie below, so the scan ends early. It also ends when
         the bound has come down to `need`: that worker will not be granted, and the figure no longer matters.
         """
         bound, limiter = self._until, None
-        for base, j in order:
+        for base, j in self._order:
             if base >= bound or bound <= need:
                 break
             if j != w and base + self._between[j][w] < bound:
@@ -379,14 +391,14 @@ class Barrier:
     def _lost(self) -> bool:
         return any(slot.state is State.LOST for slot in self._slots)
 
-    def _view(self, w: int, order: list[tuple[int, int]]) -> Wait:
+    def _view(self, w: int) -> Wait:
         """Worker w's line of `explain`, without the chain."""
         slot = self._slots[w]
         need, state, bound = slot.need(), slot.state.value, slot.bound
         limiter: int | None = None
         base = distance = NEVER
         if slot.state is State.WAITING:
-            bound, limiter = self._bound(w, order)
+            bound, limiter = self._bound(w)
             state = "idle" if need >= self._until else "ready" if need < bound else "blocked"
             if self._joining and state != "idle":
                 joining = [v for v, other in enumerate(self._slots) if other.state is State.JOINING]

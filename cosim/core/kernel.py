@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, Protocol
 from cosim.core.digest import NodeDigest
 from cosim.core.message import KINDS, POWER, Record
 from cosim.core.order import PRIORITY_TIMER
+from cosim.core.tasks import MAX_STEPS_AT_ONE_INSTANT
 from cosim.core.time import NEVER, fmt
 
-MAX_STEPS_AT_ONE_INSTANT = 100_000
 MAX_EVENTS_PER_GRANT = 50_000
 """After so many events a worker answers, so that control is served; the rest is granted again."""
 

@@ -14,6 +14,9 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+MAX_STEPS_AT_ONE_INSTANT = 100_000
+"""A node that takes more steps without simulated time is taken to be in a loop."""
+
 Label = str | tuple[Any, ...] | None
 """What a future waits for: a text, or a format tuple (text, *args) that is only put together when somebody asks."""
 
@@ -135,12 +138,17 @@ class Scheduler:
         return task
 
     def drain(self) -> None:
-        """Run every ready task until all wait. Errors of a task pass to whoever awaits it, else they are raised here."""
+        """Run every ready task until all wait. Errors of a task pass to whoever awaits it, else they are raised here.
+
+        Returns with tasks still ready after more than `MAX_STEPS_AT_ONE_INSTANT` steps: tasks that wake each other
+        without simulated time would never end, and the kernel, which counts the steps, stops the node.
+        """
         if self._draining:
             return
         self._draining = True
+        limit = self.steps + MAX_STEPS_AT_ONE_INSTANT + 1
         try:
-            while self.ready:
+            while self.ready and self.steps < limit:
                 task, error = self.ready.popleft()
                 if not task.finished.done:
                     self.steps += 1

@@ -15,7 +15,7 @@ from cosim.core.barrier import Barrier, Grant, ProtocolViolation
 from cosim.core.bounds import Distances
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, ModelFault, Report
 from cosim.core.time import NEVER
-from tests.property.cluster import Broken, Cluster, same
+from tests.property.cluster import Cluster, same
 from tests.property.reference import Reference
 from tests.property.scenario import make_placement, make_scenario, seeded
 
@@ -142,6 +142,17 @@ class ForgetsPending(Cluster):
             return super().base(w)
 
 
+class OverlooksTheBlocked(Cluster):
+    """Blocked workers not looked at again when their limiter moves on."""
+
+    class barrier_type(Barrier):
+        """Forgets who waits for whom."""
+
+        def _settle(self, w: int) -> None:
+            self._watch[w].clear()
+            super()._settle(w)
+
+
 def first_noticed(kind: type[Cluster], budget: int = BUDGET) -> int | None:
     """Number of the first machine on which this kind of cluster goes wrong; None if it never does."""
     for k in range(budget):
@@ -151,7 +162,7 @@ def first_noticed(kind: type[Cluster], budget: int = BUDGET) -> int | None:
         for placement in (tuple((i,) for i in range(n)), make_placement(pick, n)):
             try:
                 same(kind(scenario, placement).run(pick), Reference(scenario).run())
-            except (Broken, ModelFault, ProtocolViolation):
+            except (AssertionError, ModelFault, ProtocolViolation):
                 return k
     return None
 
@@ -174,6 +185,7 @@ def test_the_rule_itself_survives_the_budget() -> None:
         SortsBeforeNumbering,
         InclusiveBound,
         ForgetsPending,
+        OverlooksTheBlocked,
     ],
 )
 def test_mutant_is_noticed(mutant: type[Cluster]) -> None:
