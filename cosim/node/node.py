@@ -144,6 +144,16 @@ class Port:
         return False
 
 
+class PowerPort(Port):
+    """The power line: Off is the kernel's; at Epoch the node notes its counters."""
+
+    def receive(self, peer: Peer, kind: int, fields: tuple[Any, ...]) -> bool:
+        if kind != POWER.Epoch.code:
+            return False
+        self.node.note_epoch(fields[0])
+        return True
+
+
 class Node:
     """Base class of models. Class attributes that are ports are bound per instance.
 
@@ -155,7 +165,7 @@ class Node:
     _handlers: ClassVar[dict[tuple[int, str | None], str]] = {}
     _ports: ClassVar[dict[str, Port]] = {}
 
-    power = Port("the machine's power: Off ends this node's part of the run")
+    power = PowerPort("the machine's power: Off ends this node's part of the run")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -181,7 +191,9 @@ class Node:
             int.from_bytes(blake2b(f"{seed}:{plan.name}".encode(), digest_size=8).digest(), "little")
         )
         self.side: list[list[Any]] = []
+        self.epochs: list[tuple[int, dict[str, int]]] = []
         self._side_number = 0
+        self._epoch = 0
         self._in: dict[int, tuple[Peer, dict[int, Callable[..., Any]]]] = {}
         self.maps = plan.maps
         for name, port in self._ports.items():
@@ -337,17 +349,30 @@ class Node:
         self._record(SIDE_MARK, [name, list(identity)])
 
     def report_test(self, name: str, status: str, detail: str = "", **extra: Any) -> None:
-        """Verdict of test software: status is "passed", "failed", "skipped" or "running" (it starts now)."""
-        self._record(SIDE_TEST, [name, status, detail, extra])
+        """Verdict of test software: status is "passed", "failed", "skipped" or "running" (it starts now). Every node notes its
+        counters when the power line has brought the word, so that each test has counters of its own."""
+        self._epoch += 1
+        self._record(SIDE_TEST, [name, status, detail, extra, self._epoch])
+        number = self._epoch
+        last = self._over_power(POWER.Epoch, number)
+        self.kernel.at(self.id, self.now + last, lambda: self.note_epoch(number))
 
     def power_off(self) -> None:
         """Switch the machine off: Off goes to every node over the power links; this node ends when the last has arrived."""
+        last = self._over_power(POWER.Off)
+        self.kernel.at(self.id, self.now + last, lambda: self.kernel.power_off(self.id))
+
+    def _over_power(self, kind: Kind, *fields: Any) -> Span:
         port, last = self.__dict__["power"], 0
         for peer in port.peers:
             if peer.out is not None:
-                port.send(peer, POWER.Off)
+                port.send(peer, kind, *fields)
                 last = max(last, peer.latency)
-        self.kernel.at(self.id, self.now + last, lambda: self.kernel.power_off(self.id))
+        return last
+
+    def note_epoch(self, number: int) -> None:
+        """Note the counters as they stand."""
+        self.epochs.append((number, dict(self.count)))
 
     def _record(self, kind: int, payload: list[Any]) -> None:
         self.side.append([self.now, self.id, self._side_number, kind, payload])

@@ -182,7 +182,8 @@ class Worker:
     def _status(self) -> bytes:
         waits = [[n.name, task, what, daemon] for n in self.nodes for task, what, daemon in n.scheduler.waits()]
         clocks = [[n.name, n.now] for n in self.nodes]
-        packed: bytes = msgpack.packb([clocks, waits], use_bin_type=True)
+        counters = [[n.name, dict(n.count)] for n in self.nodes]
+        packed: bytes = msgpack.packb([clocks, waits, counters], use_bin_type=True)
         return packed
 
     def _final(self) -> bytes:
@@ -192,7 +193,16 @@ class Worker:
             count, digest = kernel.digests[node.id].result()
             waits = [[task, what, daemon] for task, what, daemon in node.scheduler.waits()]
             nodes.append(
-                [node.name, node.now, count, digest, dict(sorted(node.count.items())), waits, node.id in kernel.off]
+                [
+                    node.name,
+                    node.now,
+                    count,
+                    digest,
+                    dict(sorted(node.count.items())),
+                    waits,
+                    node.id in kernel.off,
+                    node.epochs,
+                ]
             )
         side = self._side()
         body = [kernel.end_time, kernel.events, kernel.messages, nodes, side]

@@ -409,8 +409,9 @@ class Hub:
                 {**w._asdict(), "pid": self._pid.get(w.worker), "running_s": now - self._granted_at.get(w.worker, now)}
                 for w in self.barrier.explain()
             ],
-            "clocks": [clock for clocks, _waits in found for clock in clocks],
-            "waits": [wait for _clocks, waits in found for wait in waits],
+            "clocks": [clock for clocks, _waits, _counters in found for clock in clocks],
+            "waits": [wait for _clocks, waits, _counters in found for wait in waits],
+            "counters": [entry for _clocks, _waits, counters in found for entry in counters],
             "sim_time_ps": self._horizon(),
         }
         self.emit(["reply", number, view])

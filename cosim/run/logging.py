@@ -22,7 +22,10 @@ class RunLog:
         ).bind(run=run)
         self._own = structlog.wrap_logger(
             structlog.WriteLogger(self._file),
-            processors=[structlog.processors.TimeStamper(fmt="iso", key="wall"), structlog.processors.JSONRenderer(default=str)],
+            processors=[
+                structlog.processors.TimeStamper(fmt="iso", key="wall"),
+                structlog.processors.JSONRenderer(default=str),
+            ],
             wrapper_class=structlog.BoundLogger,
         ).bind(run=run, node="cosim")
 

@@ -58,7 +58,11 @@ class Pairing:
         """Per family count, min, p50, p99 and max in ps of acknowledges in [since, until); None without samples."""
         result: dict[str, dict[str, int] | None] = {}
         for family in FAMILIES:
-            spans = sorted(t - at for f, at, t, _s, _b in self.samples if f == family and since <= t and (until is None or t < until))
+            spans = sorted(
+                t - at
+                for f, at, t, _s, _b in self.samples
+                if f == family and since <= t and (until is None or t < until)
+            )
             result[family] = summary(spans) if spans else None
         return result
 

@@ -46,7 +46,9 @@ class RunDir:
             for folder in ("console", "journal", "workers"):
                 (path / folder).mkdir()
         except OSError as error:
-            raise UsageError(f"run directory cannot be made: {error}", code="run-dir", next_step="name another one with --run-dir") from None
+            raise UsageError(
+                f"run directory cannot be made: {error}", code="run-dir", next_step="name another one with --run-dir"
+            ) from None
         return cls(path.absolute())
 
     def write(self, name: str, data: str | dict[str, Any]) -> None:
@@ -123,5 +125,7 @@ def find_run(name: str | None) -> Path:
                          next_step="`ls runs` shows the runs of this folder")  # fmt: skip
     latest = sorted(Path("runs").glob(f"*/{LATEST}/run.json"), key=lambda p: p.stat().st_mtime)
     if not latest:
-        raise UsageError("no run was found below ./runs", code="no-run", next_step="start one with `cosim up`, or name its directory")
+        raise UsageError(
+            "no run was found below ./runs", code="no-run", next_step="start one with `cosim up`, or name its directory"
+        )
     return latest[-1].parent.resolve()

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,3 @@ def start_hub(fd: int, folder: Path) -> Child:
     """The hub process, with socket `fd` as its stdin and stdout."""
     argv = [sys.executable, "-m", "cosim.run.hub_main", str(os.getpid())]
     return Child("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
-
-
-Starter = Callable[[str, int, str, Path], Child]

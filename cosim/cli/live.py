@@ -1,0 +1,187 @@
+"""``cosim ps``, ``why``, ``logs`` and ``down``: look at a run, and end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+POLL_S = 0.2
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {node, pid, worker, host, sim_time_ps, state}.")
+def ps(run: str | None, as_json: bool) -> None:
+    """List the nodes of RUN (a run directory or topology name; default: the latest run).
+
+    \b
+    Example:  cosim ps rdn2cfg1
+    """
+    from rich.console import Console
+
+    from cosim.run.control import ask
+    from cosim.run.rundir import find_run
+    from cosim.view.text import ps_rows, ps_table
+
+    directory = find_run(run)
+    view = ask(directory, {"ask": "view"})
+    rows = ps_rows(view, _plan(directory), platform.node())
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(ps_table(rows))
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the hub's view as JSON.")
+def why(run: str | None, as_json: bool) -> None:
+    """Tell who waits for whom in RUN, as the hub sees it now; for a run that is over, how it ended.
+
+    \b
+    Example:  cosim why
+    """
+    from cosim.run.control import ask
+    from cosim.run.rundir import find_run
+    from cosim.view.text import error_text, why_lines
+
+    directory = find_run(run)
+    view = ask(directory, {"ask": "view"})
+    if view is not None:
+        click.echo(json.dumps(view, indent=1) if as_json else "\n".join(why_lines(view)))
+        return
+    result = _result(directory)
+    if as_json:
+        click.echo(json.dumps({"state": result["status"], "errors": result["errors"]}, indent=1))
+        return
+    click.echo(f"run is over: {result['status']}")
+    for entry in result["errors"]:
+        click.echo(error_text(entry))
+
+
+@click.command()
+@click.argument("node", required=False)
+@click.option("--run", help="Run directory or topology name (default: the latest run).")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines of log.jsonl as they are.")
+def logs(node: str | None, run: str | None, follow: bool, as_json: bool) -> None:
+    """Print the log of NODE (default: all), or the console of that name (host, or a test's guest).
+
+    \b
+    Examples:  cosim logs its0
+               cosim logs -f vlpi.smmute
+    """
+    from cosim.errors import UsageError
+    from cosim.run.rundir import find_run
+
+    directory = find_run(run)
+    console = directory / "console" / f"{node}.log"
+    names = {entry["name"] for entry in _plan(directory)["nodes"]} | {"cosim"}
+    if node is not None and node not in names and not console.exists() and not follow:
+        consoles = sorted(p.stem for p in (directory / "console").glob("*.log"))
+        raise UsageError(
+            f"node must be one of {', '.join(sorted(names))} or a console ({', '.join(consoles) or 'none yet'}), not {node!r}",
+            code="no-node",
+            next_step="`cosim ps` lists the nodes",
+        )
+    is_console = node is not None and node not in names
+    _follow(
+        console if is_console else directory / "log.jsonl",
+        directory,
+        follow,
+        lambda line: _line(line, node, as_json, is_console),
+    )
+
+
+def _line(line: str, node: str | None, as_json: bool, is_console: bool) -> str | None:
+    from cosim.view.text import clean
+
+    if is_console:
+        return clean(line)
+    entry = json.loads(line)
+    if node is not None and entry.get("node") != node:
+        return None
+    if as_json:
+        return line
+    when = entry.pop("t", entry.pop("wall", ""))
+    fields = {k: v for k, v in entry.items() if k not in ("run", "t_ps", "node", "event", "wall", "traceback")}
+    text = f"{when:>14} {entry['node']}: {entry['event']}" + "".join(f" {k}={v}" for k, v in fields.items())
+    trace = entry.get("traceback")
+    return clean(text + (f"\n{trace.rstrip()}" if trace else "")) + "\n"
+
+
+def _follow(path: Path, directory: Path, follow: bool, render: Any) -> None:
+    offset = 0
+    pending = ""
+    while True:
+        over = not follow or (directory / "result.json").exists()
+        if path.exists():
+            with path.open() as file:
+                file.seek(offset)
+                pending += file.read()
+                offset = file.tell()
+        while "\n" in pending:
+            line, _, pending = pending.partition("\n")
+            text = render(line + "\n")
+            if text is not None:
+                click.echo(text, nl=False)
+        if over:
+            return
+        time.sleep(POLL_S)
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--timeout", default=10.0, show_default=True, metavar="SECONDS", help="How long to wait for an orderly end."
+)
+def down(run: str | None, timeout: float) -> None:
+    """End RUN (default: the latest); returns when no process of it is left. Its exit code is 143.
+
+    \b
+    Example:  cosim down rdn2cfg1
+    """
+    from cosim.run.control import ask
+    from cosim.run.rundir import find_run
+
+    directory = find_run(run)
+    answer = ask(directory, {"ask": "down"})
+    if answer is None:
+        click.echo(f"{directory}: not running")
+        return
+    deadline = time.monotonic() + timeout
+    pid = answer["pid"]
+    while _alive(pid) and not (directory / "result.json").exists():
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    click.echo(f"{directory}: ended")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _plan(directory: Path) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads((directory / "plan.json").read_text())
+    return plan
+
+
+def _result(directory: Path) -> dict[str, Any]:
+    path = directory / "result.json"
+    if not path.exists():
+        return {"status": "gone without a result (its supervisor was killed)", "errors": []}
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result

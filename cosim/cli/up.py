@@ -1,0 +1,209 @@
+"""``cosim up``: run a topology to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cosim.cli.common import entries, parse_sets
+
+
+@click.command()
+@click.argument("topology")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="New or empty directory for the run (default runs/NAME/TIMESTAMP).",
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the topology; may be repeated."
+)
+@click.option(
+    "--workers",
+    default="per-node",
+    show_default=True,
+    help="per-node, auto, or a number of processes; 0: all in this process.",
+)
+@click.option("--engine", default="local", show_default=True, help="What places the workers.")
+@click.option("--until", metavar="TIME", help="End of the run in simulated time, e.g. 5ms (exclusive).")
+@click.option("--seed", type=int, help="Seed of every node's random numbers (default: the topology's, else 1).")
+@click.option("--test", "tests", multiple=True, metavar="NAME", help="Only this test; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.option("-d", "--detach", is_flag=True, help="Return once the run has started; see ps, logs, why, down.")
+@click.option("--allow-models", multiple=True, metavar="PREFIX", help="Let the topology load models from this package.")
+@click.option(
+    "--stall-limit", default=30.0, show_default=True, metavar="SECONDS", help="Wall-clock limit of one grant; 0 is off."
+)
+@click.option(
+    "--join-limit",
+    default=0.0,
+    metavar="SECONDS",
+    help="Wall-clock limit for start-up (default: by the number of workers).",
+)
+@click.option("--started-fd", type=int, hidden=True)
+def up(**options: Any) -> None:
+    """Run TOPOLOGY (a file, or the name of one that comes with cosim) to its end.
+
+    Exit codes: 0 all tests passed; 1 a test failed or is unfinished; 2 topology or usage; 3 a model failed, deadlock;
+    4 a process or foreign node failed; 5 a fault of cosim; 130, 143 interrupted.
+
+    \b
+    Examples:  cosim up topologies/rdn2cfg1.yaml
+               cosim up topologies/rdn2cfg1.yaml --workers 0 --set vcpus=4 --json
+    """
+    if options.pop("detach"):
+        sys.exit(_detach())
+    import anyio
+
+    from cosim.errors import CosimError
+
+    try:
+        code = anyio.run(_up, options)
+    except CosimError as error:
+        if not options["as_json"]:
+            raise
+        click.echo(json.dumps({"status": "error", "errors": entries(error)}, indent=1))
+        sys.exit(error.exit_code)
+    sys.exit(code)
+
+
+async def _up(options: dict[str, Any]) -> int:
+    import anyio
+
+    from cosim.run.api import launch
+
+    screen = Screen(quiet=options["quiet"] or options["as_json"])
+    arguments = {
+        name: options[name] for name in ("run_dir", "workers", "engine", "until", "seed", "tests", "allow_models")
+    }
+    async with launch(
+        options["topology"],
+        set=parse_sets(options["sets"]),
+        stall_limit_s=options["stall_limit"],
+        join_limit_s=options["join_limit"],
+        **arguments,
+    ) as run:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_signals, run)
+            with screen:
+                async for event in run.events():
+                    screen.show(event.kind, event.data)
+                    if event.kind == "started" and options["started_fd"] is not None:
+                        os.write(options["started_fd"], json.dumps({"directory": str(run.directory)}).encode())
+                        os.close(options["started_fd"])
+            result = await run.result()
+            group.cancel_scope.cancel()
+        if options["as_json"]:
+            click.echo(json.dumps(result, indent=1))
+        screen.result(result, run.directory)
+        return run.exit_code
+
+
+async def _signals(run: Any) -> None:
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async with anyio.create_task_group() as group:
+            async for number in received:
+                group.start_soon(run.stop, int(number))
+
+
+class Screen:
+    """Console text on stdout; on a terminal, one progress line below it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._live: Any = None
+        self._test = ""
+        self._last = (time.monotonic(), 0, 0.0)
+        self._out: Callable[[str], None] = lambda text: click.echo(text, nl=False)
+
+    def __enter__(self) -> Screen:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=not sys.stdout.isatty())
+            self._live = Live("starting", console=console, transient=True, refresh_per_second=10)
+            self._live.start()
+            if sys.stdout.isatty():
+                self._out = lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, kind: str, data: dict[str, Any]) -> None:
+        """Show one event of the run."""
+        from cosim.view.text import clean, progress_line
+
+        if self.quiet:
+            return
+        if kind == "console":
+            self._out(clean(data["text"]))
+        elif kind == "test":
+            self._test = data["name"] if data["status"] == "running" else ""
+        elif kind == "progress" and self._live is not None:
+            now, events, rate = self._last
+            elapsed = time.monotonic() - now
+            if elapsed > 0.3:
+                rate = (data["events"] - events) / elapsed
+                self._last = (now + elapsed, data["events"], rate)
+            self._live.update(progress_line(data, rate, self._test))
+
+    def result(self, result: dict[str, Any], directory: Path) -> None:
+        """The summary table and the errors."""
+        from rich.console import Console
+
+        from cosim.view.text import closing_line, error_text, summary
+
+        if not self.quiet:
+            console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+            if result["tests"]:
+                console.print()
+                console.print(summary(result))
+            console.print(closing_line(result), markup=False, soft_wrap=True)
+            console.print(f"run directory: {directory}", markup=False, soft_wrap=True)
+        for test in result["tests"]:
+            if test["status"] not in ("passed", "skipped") and result["status"] == "failed":
+                click.echo(f"test {test['name']} {test['status']}: {test['detail']}", err=True)
+        for entry in result["errors"]:
+            click.echo(error_text(entry), err=True)
+
+
+def _detach() -> int:
+    """Start the same command without -d in a session of its own; return when it has started, or failed to."""
+    read, write = os.pipe()
+    arguments = [a for a in sys.argv[1:] if a not in ("-d", "--detach")]
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cosim", *arguments, "--quiet", "--started-fd", str(write)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            pass_fds=(write,),
+        )
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            data = pipe.read()
+        if data:
+            click.echo(json.loads(data)["directory"])
+            return 0
+        status = child.wait()
+        errors.seek(0)
+        click.echo(errors.read().decode(errors="replace"), err=True, nl=False)
+        return status or 5

@@ -1,0 +1,166 @@
+"""The public way to run a topology, from Python: `launch` (async, under asyncio or trio) and `run` (blocking).
+
+async with cosim.launch("topologies/rdn2cfg1.yaml", set={"vcpus": 4}, workers=2) as run:
+    async for event in run.events():
+        if event.kind == "console":
+            print(event.data["text"], end="")
+    result = await run.result()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from cosim.errors import Interrupted, UsageError
+from cosim.run.rundir import RunDir
+from cosim.run.supervisor import Event, Limits, Supervisor
+
+ENGINES = ("local",)
+
+Result = dict[str, Any]
+"""The content of result.json; see docs/commands.md."""
+
+
+class Run:
+    """A run under way, or over."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self._supervisor.directory.path
+
+    @property
+    def state(self) -> str:
+        """ "starting", "running", or the result's status once it is over."""
+        return self._supervisor.state
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that the command line would give (0 while it runs)."""
+        return self._supervisor.outcome.exit_code() if self._supervisor.done.is_set() else 0
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """sim_time_ps, events, grants, messages as last heard from the hub (about ten times a second)."""
+        return dict(self._supervisor.progress)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, in order, from now to the end: see `Event`. For one reader."""
+        async for event in self._supervisor.events:
+            yield event
+
+    async def counters(self) -> dict[str, int]:
+        """Counters so far as ``NODE.COUNTER``; complete once the run is over."""
+        if self._supervisor.done.is_set():
+            return dict(self._supervisor.counters)
+        view = await self._supervisor.view()
+        return {f"{node}.{name}": value for node, counts in view.get("counters", []) for name, value in counts.items()}
+
+    async def view(self) -> dict[str, Any]:
+        """Who waits for whom, as the hub sees it now."""
+        return await self._supervisor.view()
+
+    async def stop(self, signum: int = 15) -> None:
+        """End the run; its result says "interrupted"."""
+        await self._supervisor.stop(Interrupted(signum=signum))
+
+    async def result(self) -> Result:
+        """Wait for the end; the content of result.json."""
+        await self._supervisor.done.wait()
+        assert self._supervisor.result is not None
+        return self._supervisor.result
+
+
+@asynccontextmanager
+async def launch(
+    topology: str | os.PathLike[str],
+    *,
+    set: Mapping[str, Any] | None = None,
+    workers: str | int = "per-node",
+    engine: str = "local",
+    until: str | None = None,
+    seed: int | None = None,
+    tests: Sequence[str] = (),
+    run_dir: str | os.PathLike[str] | None = None,
+    allow_models: Sequence[str] = (),
+    stall_limit_s: float = 30.0,
+    join_limit_s: float = 0.0,
+) -> AsyncIterator[Run]:
+    """Start a run; on leaving the context it is ended if it still runs.
+
+    Args:
+        topology: a topology file, or the name of one that comes with cosim.
+        set: parameters, as ``--set NAME=VALUE``.
+        workers: "per-node", "auto", or a number of processes; 0 is everything in this process.
+        engine: what places the workers; "local".
+        until: end of the run in simulated time, e.g. "5ms".
+        seed: of every node's random numbers.
+        tests: only these; all without.
+        run_dir: a new or empty directory instead of runs/NAME/TIMESTAMP.
+        allow_models: package prefixes that a topology may load models from.
+        stall_limit_s: wall-clock limit of one grant; 0 is off.
+        join_limit_s: wall-clock limit for all workers to be ready; 0 is by their number.
+
+    Raises:
+        TopologyError, UsageError: before any process was started.
+    """
+    from cosim.topo.find import find_topology
+    from cosim.topo.load import load
+    from cosim.topo.resolve import resolve
+
+    if engine not in ENGINES:
+        raise UsageError(
+            f"engine must be one of {', '.join(ENGINES)}, not {engine!r}", code="engine", next_step="leave --engine out"
+        )
+    resolved = resolve(
+        load(find_topology(os.fspath(topology))),
+        sets={name: _as_text(value) for name, value in (set or {}).items()},
+        tests=tests,
+        seed=seed,
+        workers=str(workers),
+        until=until,
+        allow_models=allow_models,
+    )
+    directory = RunDir.create(resolved.plan.name, Path(run_dir) if run_dir is not None else None)
+    directory.write("plan.json", resolved.plan.to_dict())
+    directory.write("topology.yaml", resolved.topology_yaml)
+    supervisor = Supervisor(
+        resolved.plan, directory, in_process=str(workers) == "0", limits=Limits(stall_limit_s, join_limit_s)
+    )
+    raised: BaseException | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.supervise)
+        try:
+            yield Run(supervisor)
+        except BaseException as error:
+            raised = error
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not supervisor.done.is_set():
+                    await supervisor.stop(Interrupted("the caller left the run's context", signum=15))
+                await supervisor.done.wait()
+    if raised is not None:
+        raise raised
+
+
+def run(topology: str | os.PathLike[str], **options: Any) -> Result:
+    """Run to the end and return the result: `launch` for scripts and notebooks; the same arguments."""
+
+    async def body() -> Result:
+        async with launch(topology, **options) as running:
+            return await running.result()
+
+    return anyio.run(body)
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,138 @@
+"""From the hub's final report to result.json: verdicts, counters, latencies, paths, and the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosim.core.digest import run_digest
+from cosim.core.plan import Plan
+from cosim.core.time import fmt
+from cosim.errors import CosimError, DeadlockError, ErrorEntry
+from cosim.run.marks import Pairing
+
+EXIT_TEST_FAILED = 1
+
+
+@dataclass
+class TestRecord:
+    """A test as its software reported it."""
+
+    name: str
+    status: str = "unfinished"
+    detail: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    began: tuple[int, int] | None = None  # (time ps, epoch)
+    ended: tuple[int, int] | None = None
+
+
+@dataclass
+class Outcome:
+    """What a run gathers until its end; `finish` makes the result."""
+
+    plan: Plan
+    workers: int
+    tests: dict[str, TestRecord] = field(default_factory=dict)
+    pairing: Pairing = field(default_factory=Pairing)
+    errors: list[CosimError] = field(default_factory=list)
+    interrupted: CosimError | None = None
+    report: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.tests = {name: TestRecord(name) for name in self.plan.tests}
+
+    def note_test(self, time: int, payload: list[Any]) -> TestRecord:
+        """Account for a test record [name, status, detail, extra, epoch]."""
+        name, status, detail, extra, epoch = payload
+        test = self.tests.setdefault(name, TestRecord(name))
+        test.detail = detail
+        if status == "running":
+            test.began = (time, epoch)
+        else:
+            test.status, test.extra, test.ended = status, extra, (time, epoch)
+        return test
+
+    def judge(self) -> None:
+        """Add the deadlock error if the run ended in one: nothing moves, the machine is on, and something is not finished."""
+        report = self.report
+        if report is None or self.errors or self.interrupted or report["reason"] != "quiescent" or report["off"]:
+            return
+        waits = [(n, *w) for n, entry in sorted(report["nodes"].items()) for w in entry["waits"]]
+        blocking = [w for w in waits if not w[3]]
+        open_tests = [t.name for t in self.tests.values() if t.status == "unfinished"]
+        if not blocking and not open_tests:
+            return
+        lines = [f"{node}: {task} waits for {what}" for node, task, what, daemon in waits if not daemon or open_tests]
+        shown = "; ".join(lines[:12]) or "no task waits: the software stopped without switching the machine off"
+        more = f"; and {len(lines) - 12} more" if len(lines) > 12 else ""
+        unfinished = f" with tests unfinished ({', '.join(open_tests)})" if open_tests else ""
+        self.errors.append(
+            DeadlockError(
+                f"no node has an event left at {fmt(report['sim_time_ps'])}{unfinished}: {shown}{more}",
+                code="deadlock",
+                node=(blocking or waits or [(None,)])[0][0],
+                sim_time_ps=report["sim_time_ps"],
+                where="the whole run",
+                next_step="follow the waits above to the one that nobody will answer; log.jsonl has what each node did last",
+            )
+        )
+
+    def exit_code(self) -> int:
+        """The documented exit code; the first cause decides."""
+        if self.errors:
+            return self.errors[0].exit_code
+        if self.interrupted is not None:
+            return self.interrupted.exit_code
+        bad = [t for t in self.tests.values() if t.status in ("failed", "unfinished")]
+        return EXIT_TEST_FAILED if bad else 0
+
+    def status(self) -> str:
+        """ "passed", "failed", "error" or "interrupted"."""
+        if self.errors:
+            return "error"
+        if self.interrupted is not None:
+            return "interrupted"
+        return "passed" if self.exit_code() == 0 else "failed"
+
+    def finish(self, wall_s: float) -> dict[str, Any]:
+        """The content of result.json."""
+        report = self.report or {}
+        nodes: dict[str, Any] = report.get("nodes", {})
+        complete = bool(report.get("complete"))
+        causes = [*self.errors, *([self.interrupted] if self.interrupted else [])]
+        entries: list[ErrorEntry] = [error.as_dict() for error in causes]
+        return {
+            "status": self.status(),
+            "digest": run_digest({n: (e["count"], e["digest"]) for n, e in nodes.items()}) if complete else None,
+            "seed": self.plan.seed,
+            "topology": self.plan.name,
+            "parameters": self.plan.parameters,
+            "nodes": len(self.plan.nodes),
+            "workers": self.workers,
+            "sim_time_ps": report.get("sim_time_ps", 0),
+            "wall_s": round(wall_s, 3),
+            "events": report.get("events", 0),
+            "grants": report.get("grants", 0),
+            "messages": report.get("messages", 0),
+            "tests": [self._test(test, nodes) for test in self.tests.values()],
+            "counters": {f"{n}.{c}": v for n, e in sorted(nodes.items()) for c, v in sorted(e["counters"].items())},
+            "latency_ps": self.pairing.latencies(),
+            "paths": self.pairing.paths(),
+            "errors": entries,
+        }
+
+    def _test(self, test: TestRecord, nodes: dict[str, Any]) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": test.name, "status": test.status, "detail": test.detail}
+        if test.began is not None and test.ended is not None:
+            counters = {}
+            for name, node in sorted(nodes.items()):
+                noted = {number: values for number, values in node["epochs"]}
+                before, after = noted.get(test.began[1], {}), noted.get(test.ended[1], {})
+                for counter, value in sorted(after.items()):
+                    if value != before.get(counter, 0):
+                        counters[f"{name}.{counter}"] = value - before.get(counter, 0)
+            entry["counters"] = counters
+            entry["sim_time_ps"] = test.ended[0] - test.began[0]
+            entry["latency_ps"] = self.pairing.latencies(test.began[0], test.ended[0] + 1)
+            entry["paths"] = self.pairing.paths(test.began[0], test.ended[0] + 1)
+        return entry

@@ -1,0 +1,347 @@
+"""The supervisor of one run: starts hub and workers, watches them, gathers what they report, ends everything.
+
+Its life is `supervise`, in a task group of `cosim.run.api.launch`. Whatever happens, it ends with every child reaped, the
+run directory whole and a result.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.abc
+
+from cosim.core.plan import Plan
+from cosim.core.time import fmt
+from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError
+from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
+from cosim.run.control import serve
+from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
+from cosim.run.logging import RunLog
+from cosim.run.outcome import Outcome
+from cosim.run.rundir import RunDir, remove_socket_dir, socket_dir
+from cosim.run.spawn import Child, start_worker
+
+END_TIMEOUT_S = 4.0
+_FAULTS: dict[int, type[CosimError]] = {3: NodeError, 4: PeerError, 5: InternalError}
+
+
+class Limits(NamedTuple):
+    """Wall-clock limits in seconds: for a grant (0 is off), and for all workers to be ready (0: by their number)."""
+
+    stall_s: float = 30.0
+    join_s: float = 0.0
+
+    def join_deadline(self, workers: int) -> float:
+        """The join deadline; it grows with the number of workers."""
+        return self.join_s or 30.0 + 1.0 * workers
+
+
+class Event(NamedTuple):
+    """Something to show: `kind` is "started", "progress", "console", "test", "log", "error" or "end"."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class Supervisor:
+    """Starts, watches and ends one run; see `cosim.run.api` for its public face."""
+
+    def __init__(self, plan: Plan, directory: RunDir, *, in_process: bool, limits: Limits | None = None) -> None:
+        self.plan = plan
+        self.directory = directory
+        self.limits = limits or Limits()
+        self.in_process = in_process
+        workers = 1 if in_process else len(plan.groups)
+        self.outcome = Outcome(plan, workers)
+        self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
+        self.children: list[Child] = []
+        self.progress: dict[str, int] = {"sim_time_ps": 0, "events": 0, "grants": 0, "messages": 0}
+        self.counters: Counter[str] = Counter()
+        self.state = "starting"
+        self.result: dict[str, Any] | None = None
+        self.started = time.monotonic()
+        self.running_after_s: float | None = None
+        self.done = anyio.Event()
+        self._send, self.events = anyio.create_memory_object_stream[Event](math.inf)
+        self._hub: HubEnd = ThreadHub() if in_process else ProcessHub()
+        self._sockets: Path | None = None
+        self._ending = False
+        self._stop_sent = False
+        self._queries: dict[int, anyio.Event] = {}
+        self._views: dict[int, dict[str, Any]] = {}
+        self._cpu: dict[int, float] = {}
+        self._joined: dict[int, int] = {}
+        self._group: anyio.abc.TaskGroup | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def supervise(self) -> None:
+        """Run to the end; afterwards `result` is set and `done` fires."""
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                await self._start(group)
+                await self._serve_hub()
+                self._ending = True
+                await self._reap()
+                group.cancel_scope.cancel()
+        except* CosimError as errors:
+            self.outcome.errors.extend(e for e in errors.exceptions if isinstance(e, CosimError))
+        except* Exception as errors:
+            self._own_fault(errors)
+        finally:
+            with anyio.CancelScope(shield=True):
+                self._finish()
+
+    async def _start(self, group: anyio.abc.TaskGroup) -> None:
+        path = self.directory.path
+        self._sockets = socket_dir()
+        control = self._sockets / "control"
+        await group.start(serve, control, self._answer)
+        self.directory.write(
+            "run.json", {"pid": os.getpid(), "control": str(control), "topology": self.plan.name, "state": "starting"}
+        )
+        self.log.own("run starts", nodes=len(self.plan.nodes), workers=self.outcome.workers, seed=self.plan.seed)
+        if isinstance(self._hub, ThreadHub):
+            self._hub.start(self.plan, path / "journal", self.limits.stall_s)
+            return
+        assert isinstance(self._hub, ProcessHub)
+        endpoint = f"ipc://{self._sockets / 'hub'}"
+        join = self.limits.join_deadline(len(self.plan.groups))
+        await self._hub.start(
+            hub_order(self.plan, endpoint, path / "journal", join, self.limits.stall_s), path / "workers"
+        )
+        assert self._hub.child is not None
+        self.children.append(self._hub.child)
+        for worker, nodes in enumerate(self.plan.groups):
+            name = self.plan.nodes[nodes[0]].name
+            child = start_worker(endpoint, worker, name, path / "workers")
+            self.children.append(child)
+            group.start_soon(self._watch, worker, child)
+
+    async def _watch(self, worker: int, child: Child) -> None:
+        status = await child.wait()
+        if not self._ending and status != 0:
+            await anyio.sleep(0.05)  # what it said last is on its way through the hub
+            await self._hub.command("lost", worker, child.how_it_ended())
+
+    async def _serve_hub(self) -> None:
+        """Take the hub's events until its end."""
+        while (event := await self._hub.next()) is not None:
+            name, *args = event
+            if name == "side":
+                self._side(args[0])
+            elif name == "progress":
+                self.progress = dict(zip(("sim_time_ps", "events", "grants", "messages"), args, strict=True))
+                self._show("progress", **self.progress)
+            elif name == "joined":
+                self._joined[args[0]] = args[1]
+            elif name == "running":
+                self._running()
+            elif name == "error":
+                self._error(args[0])
+            elif name == "stall":
+                await self._stall(*args)
+            elif name == "reply":
+                self._views[args[0]] = args[1]
+                self._queries[args[0]].set()
+            elif name == "fault":
+                self._hub_fault(args[0])
+            elif name == "end":
+                self.outcome.report = args[0]
+                return
+        if self.outcome.report is None and not self.outcome.errors:
+            self._hub_gone()
+
+    def _running(self) -> None:
+        self.state = "running"
+        self.running_after_s = time.monotonic() - self.started
+        self._write_state()
+        self.log.own("all workers are ready", after_s=round(self.running_after_s, 3))
+        self._show("started", after_s=self.running_after_s, directory=str(self.directory.path))
+
+    def _hub_gone(self) -> None:
+        child = self._hub.child
+        how = child.how_it_ended() if child is not None and child.status is not None else "its connection closed"
+        self.outcome.errors.append(
+            PeerError(
+                f"the hub process is gone ({how}); the run had reached {fmt(self.progress['sim_time_ps'])}",
+                code="hub-lost",
+                where="hub",
+                sim_time_ps=self.progress["sim_time_ps"],
+                next_step="its last words are in workers/hub.stderr of the run directory; the journals there end where it died",
+            )
+        )
+
+    def _hub_fault(self, text: str) -> None:
+        self.log.own("hub fault", traceback=text)
+        self.outcome.errors.append(
+            InternalError(
+                f"the hub failed: {text.strip().splitlines()[-1]}",
+                code="hub-fault",
+                where="hub",
+                next_step="this is a fault of cosim: please report it with log.jsonl",
+            )  # fmt: skip
+        )
+
+    def _own_fault(self, errors: BaseExceptionGroup[BaseException]) -> None:
+        text = "".join(traceback.format_exception(errors))
+        self.log.own("supervisor fault", traceback=text)
+        self.outcome.errors.append(
+            InternalError(
+                f"the supervisor failed: {errors.exceptions[0]!r}",
+                code="supervisor-fault",
+                where="supervisor",
+                next_step="this is a fault of cosim: please report it with log.jsonl",
+            )  # fmt: skip
+        )
+
+    async def _reap(self) -> None:
+        """Give the children a moment to end by themselves, then end them."""
+        with anyio.move_on_after(END_TIMEOUT_S):
+            for child in self.children:
+                if self.outcome.errors:
+                    break
+                await child.wait()
+        for child in self.children:
+            child.close()
+
+    def _finish(self) -> None:
+        for child in self.children:
+            child.close()
+        self._hub.close()
+        if self._sockets is not None:
+            remove_socket_dir(self._sockets)
+        self.outcome.judge()
+        self.result = self.outcome.finish(time.monotonic() - self.started)
+        self.state = self.result["status"]
+        self.counters = Counter(self.result["counters"])
+        for error in self.outcome.errors:
+            self.log.own("error", **error.as_dict())
+        self.log.own("run ends", status=self.result["status"], digest=self.result["digest"])
+        self.directory.write("result.json", self.result)
+        self._write_state()
+        self.directory.close()
+        self.log.close()
+        self._show("end", **self.result)
+        self._send.close()
+        self.done.set()
+
+    def _write_state(self) -> None:
+        control = str(self._sockets / "control") if self._sockets else ""
+        self.directory.write(
+            "run.json", {"pid": os.getpid(), "control": control, "topology": self.plan.name, "state": self.state}
+        )
+
+    def _show(self, kind: str, **data: Any) -> None:
+        if self._send.statistics().open_receive_streams:
+            self._send.send_nowait(Event(kind, data))
+
+    # -- what the hub tells --------------------------------------------------------------------------------------------
+
+    def _side(self, records: list[list[Any]]) -> None:
+        for time_ps, node, _number, kind, payload in records:
+            if kind == SIDE_MARK:
+                self.outcome.pairing.add(time_ps, payload[0], payload[1])
+            elif kind == SIDE_CONSOLE:
+                self.directory.console(payload[0], payload[1])
+                self._show("console", file=payload[0], text=payload[1], sim_time_ps=time_ps)
+            elif kind == SIDE_TEST:
+                test = self.outcome.note_test(time_ps, payload)
+                self._show("test", name=test.name, status=payload[1], detail=payload[2], sim_time_ps=time_ps)
+            elif kind == SIDE_LOG:
+                name = self.plan.nodes[node].name
+                self.log.node(time_ps, name, payload[0], payload[1])
+                self._show("log", node=name, event=payload[0], sim_time_ps=time_ps, fields=payload[1])
+
+    def _error(self, fields: dict[str, Any]) -> None:
+        exit_code = fields.pop("exit_code")
+        text = fields.pop("traceback", "")
+        if text:
+            self.log.node(
+                fields["sim_time_ps"] or 0, fields["node"], "model failed", {"traceback": text, "what": fields["what"]}
+            )
+        what = fields.pop("what")
+        error = _FAULTS[exit_code](what, **fields)
+        self.outcome.errors.append(error)
+        self._show("error", **error.as_dict())
+
+    async def _stall(self, worker: int, seconds: float) -> None:
+        """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
+        child = next((c for c in self.children[1:] if c.pid == self._joined.get(worker)), None)
+        if child is None:
+            return
+        cpu, state = child.cpu_and_state()
+        before = self._cpu.setdefault(worker, cpu)
+        if state != "S" and cpu - before < self.limits.stall_s:
+            await self._hub.command("release", worker)
+            return
+        nodes = ", ".join(self.plan.nodes[n].name for n in self.plan.groups[worker][:4])
+        self.outcome.errors.append(
+            PeerError(
+                f"{nodes} must answer a grant within {self.limits.stall_s:.0f} s, and has not for {seconds:.0f} s "
+                f"(process state {state}, {cpu - before:.1f} s of CPU since)",
+                code="worker-stalled",
+                node=self.plan.nodes[self.plan.groups[worker][0]].name,
+                sim_time_ps=self.progress["sim_time_ps"],
+                where=f"worker w{worker}, pid {child.pid}",
+                next_step="look at that process (py-spy dump, gdb); a longer limit is --stall-limit, 0 switches it off",
+            )
+        )
+        self._stop_sent = True
+        await self._hub.command("stop", "stop")  # its farewell has a limit of its own
+
+    # -- control -------------------------------------------------------------------------------------------------------
+
+    async def stop(self, cause: Interrupted) -> None:
+        """End the run early; a second call kills what still runs."""
+        if self._ending:
+            return
+        if self.outcome.interrupted is None and not self.outcome.errors:
+            self.outcome.interrupted = cause
+        if self._stop_sent:
+            self._kill()
+            return
+        self._stop_sent = True
+        await self._hub.command("stop", "stop")
+        deadline = anyio.current_time() + END_TIMEOUT_S
+        while not self.done.is_set() and anyio.current_time() < deadline:
+            await anyio.sleep(0.02)
+        if not self.done.is_set():
+            self._kill()
+
+    def _kill(self) -> None:
+        self._ending = True
+        for child in self.children:
+            child.kill()
+        if self.in_process:
+            self._hub.close()
+
+    async def view(self) -> dict[str, Any]:
+        """The hub's view: per worker what it does or waits for; clocks; the waits of tasks."""
+        number = len(self._queries) + 1
+        self._queries[number] = anyio.Event()
+        await self._hub.command("query", number)
+        with anyio.move_on_after(2.0):
+            await self._queries[number].wait()
+        return {**self._views.pop(number, {"workers": [], "clocks": [], "waits": []}), "state": self.state}
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        what = request.get("ask")
+        if what == "view":
+            return {**await self.view(), "progress": self.progress, "groups": self._groups()}
+        if what == "down":
+            assert self._group is not None
+            self._group.start_soon(self.stop, Interrupted("`cosim down` ended the run", signum=15))
+            return {"stopped": True, "pid": os.getpid()}
+        return {"error": f"ask must be 'view' or 'down', not {what!r}"}
+
+    def _groups(self) -> list[list[str]]:
+        return [[self.plan.nodes[n].name for n in group] for group in self.plan.groups]
