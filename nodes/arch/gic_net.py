@@ -5,6 +5,12 @@ at the receiver (equal latency), so an acknowledge to Sync says that everything 
 
 Redistributors are named by GICR_TYPER.ProcessorNumber (`rd`, `target`, `source`). vPEs are named by vPEID. A redistributor
 reaches another one through the distributor: Forward(target, kind, fields).
+
+What moves state is confirmed before the ITS goes on: after MoveVpe(target) it sends VSync to the old home, after MoveLpi,
+MoveAll, MoveVlpi and UnmapVpe Sync, and the acknowledge says that the state has arrived (in memory, for UnmapVpe). Until then
+the ITS holds back events of a moving vPE. MoveVpe may name the home itself: only the doorbell fields matter then. Another ITS
+that shares the vPE table may still send to a former home, which passes the message on. MapVpe: GICv4.1 for VMAPP with Alloc=1
+only, GICv4.0 for each VMAPP (alloc 0); UnmapVpe likewise.
 """
 
 from __future__ import annotations

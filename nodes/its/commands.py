@@ -2,8 +2,8 @@
 
 A command is a plain function of one instant: look-ups and checks first (they raise `Miss` or `Fault`), then changes of the
 tables and messages to redistributors. Messages are not waited for, with one exception: what moves state between
-redistributors, or takes a vPE away, is confirmed by a Sync before the next command runs; the function returns the
-future of that acknowledge. SYNC and VSYNC are carried out by `nodes.its.queue`.
+redistributors, or takes a vPE away, is confirmed by a Sync (VMOVP: a VSync) to the old place before the next command
+runs; the function returns the future of that acknowledge. SYNC and VSYNC are carried out by `nodes.its.queue`.
 """
 
 from __future__ import annotations
@@ -235,10 +235,8 @@ class Commands:
         self._check_rd(rd)
         keep = command["db"] if self._config.v41 else 0
         doorbell = maps.checked_doorbell(command["default_doorbell"]) if keep else NO_DOORBELL
-        if old.rd == rd:
-            return None
         self._net.send(old.rd, GIC_NET.MoveVpe, vpeid, rd, keep, doorbell)
-        moved = self._net.sync(old.rd)
+        moved = self._net.vsync(old.rd, vpeid)
         maps.move_vpe(vpeid, old._replace(rd=rd), moved)
         return moved
 
