@@ -1,13 +1,14 @@
 """What a program on a PE sees: the processor as a set of awaitable instructions.
 
-A program is a coroutine function `program(cpu, args, params)`, found by name among the entry points ``cosim.programs``. It
-runs at EL1 of one vCPU; programs on different vCPUs share simulated RAM and nothing else, so words shared between them have
-one writer each. `params` holds at least "entry" (the PC at which the vCPU starts; Python programs use it as an index into
-their own table of entry functions, the boot CPU has `BOOT_ENTRY`) and "x0", besides what the hypervisor gave.
+A program is a coroutine function `program(cpu, args, params)`, found by name among the entry points `cosim.programs`.
+It runs at EL1 of one vCPU; programs on different vCPUs share simulated RAM and nothing else, so words shared between
+them have one writer each. `params` holds at least "entry" (the PC at which the vCPU starts; Python programs use it as
+an index into their own table of entry functions, the boot CPU has `BOOT_ENTRY`) and "x0", besides what the hypervisor
+gave.
 
-Interrupts are taken between two awaits: at once inside `delay` and `wfi`, otherwise before the next operation begins. The
-handler is a new frame with interrupts masked; the frame below goes on when it returns. A program starts with interrupts
-masked (PSTATE.I = 1, Arm ARM D1.3.1 and kvmtool's start state).
+Interrupts are taken between two awaits: at once inside `delay` and `wfi`, otherwise before the next operation begins.
+The handler is a new frame with interrupts masked; the frame below goes on when it returns. A program starts with
+interrupts masked (PSTATE.I = 1, Arm ARM D1.3.1 and kvmtool's start state).
 
 Anything that a program raises ends its vCPU with an exit of reason "crash".
 """
@@ -28,7 +29,7 @@ MAX_BLOCK = 4096
 
 
 class ExternalAbort(Exception):
-    """A load, store or `dsb` got an error from the bus (synchronous external abort or SError); the text names the address."""
+    """A load, store or `dsb` ended with a bus error (external abort or SError); the text names the address."""
 
 
 class UndefinedInstruction(Exception):
@@ -95,7 +96,7 @@ class Cpu(Protocol):
         ...
 
     def delay(self, span: int) -> Awaitable[None]:
-        """Be busy for `span` ps. Interrupts are taken inside it at once; it ends when it would have ended without them."""
+        """Be busy for `span` ps. Interrupts are taken inside it; it ends when it would have ended without them."""
         ...
 
     def set_irq_handler(self, handler: IrqHandler) -> None:

@@ -1,0 +1,602 @@
+"""The PE node: world switch, what exits and with which syndrome, interrupts of host and guest, timer lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cosim.api import ModelError, ms, ns, us
+from nodes.arch.cpu import UART, Cpu, ExternalAbort, UndefinedInstruction
+from nodes.arch.gic_stream import GIC_STREAM
+from nodes.arch.trap import HCR_TWI, TRAP
+from tests.machine.pe_bench import HCR, HOLE_IPA, ICH_ON, RAM_IPA, TRAP_LATENCY, PeBench
+
+VLPI = 8195
+
+
+async def idle(cpu: Cpu) -> None:
+    while True:
+        await cpu.wfi()
+
+
+def acker(log: list[Any]) -> Any:
+    """A handler factory's argument: acknowledges, notes and ends one interrupt."""
+
+    def install(cpu: Cpu) -> None:
+        async def handler() -> None:
+            intid = await cpu.mrs("ICC_IAR1_EL1")
+            log.append(intid)
+            await cpu.msr("ICC_EOIR1_EL1", intid)
+            await cpu.msr("ICC_DIR_EL1", intid)
+
+        cpu.set_irq_handler(handler)
+        cpu.irq_enable()
+
+    return install
+
+
+# -- exits -------------------------------------------------------------------------------------------------------------
+
+
+async def send_sgi(cpu: Cpu) -> None:
+    await cpu.msr("ICC_SGI1R_EL1", 0x0100_0002)
+
+
+async def call(cpu: Cpu) -> None:
+    await cpu.hvc(0x8400_0000, 1, 2, 3)
+
+
+async def wait(cpu: Cpu) -> None:
+    await cpu.wfi()
+
+
+async def store_word(cpu: Cpu) -> None:
+    await cpu.store(0x3FFF_0000, 0x113, 4)
+
+
+async def store_byte(cpu: Cpu) -> None:
+    await cpu.post(0x3FFF_0400, 0xA0, 1)
+
+
+async def load_double(cpu: Cpu) -> None:
+    await cpu.load(0x3FEF_0008, 8)
+
+
+async def load_half(cpu: Cpu) -> None:
+    await cpu.load(0x4000_0002, 2)
+
+
+async def print_text(cpu: Cpu) -> None:
+    await cpu.console("hello\n")
+
+
+async def load_many(cpu: Cpu) -> None:
+    await cpu.load_block(0x4000_0000, 24)
+
+
+EXITS = [
+    (send_sgi, "sysreg", 0x623A_3016, 0, 0x0100_0002),
+    (call, "hvc", 0x5A00_0000, 0, (0x8400_0000, 1, 2, 3)),
+    (wait, "wfx", 0x07E0_0000, 0, 0),
+    (store_word, "abort", 0x9380_0047, 0x3FFF_0000, 0x113),
+    (store_byte, "abort", 0x9300_0047, 0x3FFF_0400, 0xA0),
+    (load_double, "abort", 0x93C0_8007, 0x3FEF_0008, 8),
+    (load_half, "abort", 0x9340_0007, 0x4000_0002, 2),
+    (print_text, "abort", 0x9200_0047, UART, b"hello\n"),
+    (load_many, "abort", 0x9200_0007, 0x4000_0000, 24),
+]
+
+
+@pytest.mark.parametrize(("body", "reason", "esr", "ipa", "data"), EXITS, ids=lambda v: getattr(v, "__name__", None))
+def test_exit_syndromes(body: Any, reason: str, esr: int, ipa: int, data: Any) -> None:
+    """Each kind of exit carries the architected syndrome, the IPA and the data that EL2 needs."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await body(cpu)
+
+    pe = PeBench(program)
+    pe.start(hcr=HCR | HCR_TWI)
+    (left,) = pe.exits()
+    assert (left["reason"], left["esr"], left["ipa"], left["far"], left["data"]) == (reason, esr, ipa, ipa, data)
+    assert left["vcpu"] == "vm.vcpu0" and left["time"] == TRAP_LATENCY
+
+
+@pytest.mark.parametrize(
+    ("body", "resume", "expected"),
+    [
+        (lambda cpu: cpu.load(0x3FFF_0000, 4), 0x1234, 0x1234),
+        (lambda cpu: cpu.load_block(0x4000_0000, 3), b"abc", b"abc"),
+        (lambda cpu: cpu.hvc(1), (5, 6, 7, 8), (5, 6, 7, 8)),
+        (lambda cpu: cpu.store(0x3FFF_0000, 1), None, None),
+    ],
+    ids=["load", "block", "hvc", "store"],
+)
+def test_enter_completes_what_exited(body: Any, resume: Any, expected: Any) -> None:
+    """The value that Enter brings is the result of the operation that exited, and the program goes on after it."""
+    got: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        got.append(await body(cpu))
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start()
+    pe.enter(resume=resume)
+    pe.run(us(1))
+    assert got == [expected]
+
+
+def test_resume_that_does_not_fit_is_refused() -> None:
+    """A resume value that can't be the result of the trapped read stops the run and names vCPU and operation."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.load(0x3FFF_0000, 4)
+
+    pe = PeBench(program)
+    pe.start()
+    pe.enter(resume="text")
+    with pytest.raises(Exception, match=r"vm\.vcpu0.*Load.*0|resume"):
+        pe.run(us(1))
+
+
+def test_direct_accesses_do_not_exit() -> None:
+    """Loads and stores inside Enter's ranges reach memory at the translated address, without an exit."""
+    got: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.store(RAM_IPA + 8, 0x1122_3344, 4)
+        await cpu.post_block(RAM_IPA + 0xFF8, bytes(range(16)))
+        await cpu.dsb()
+        got.append(await cpu.load(RAM_IPA + 8, 4))
+        got.append(await cpu.load_block(RAM_IPA + 0xFF8, 16))
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start(us(2))
+    assert got == [0x1122_3344, bytes(range(16))]
+    assert [a for _, a, d in pe.ram.seen if d is not None] == [8, 0xFF8, 0x1000]
+    assert pe.exits() == []
+
+
+def test_access_across_the_end_of_a_range_exits() -> None:
+    """An access that begins inside a direct range and ends outside is not direct."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.load(RAM_IPA + 0xFFFC, 8)
+
+    pe = PeBench(program)
+    pe.start()
+    assert [e["ipa"] for e in pe.exits()] == [RAM_IPA + 0xFFFC]
+
+
+def test_posted_stores_do_not_wait_and_dsb_does() -> None:
+    """Posted stores are in flight at once; dsb returns when all have completed."""
+    times: list[int] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        for n in range(4):
+            await cpu.post(RAM_IPA + 8 * n, n)
+        times.append(await cpu.mrs("CNTVCT_EL0"))
+        await cpu.dsb()
+        times.append(await cpu.mrs("CNTVCT_EL0"))
+        await idle(cpu)
+
+    pe = PeBench(program, delay=ns(500))
+    pe.start(us(3))
+    assert times == [300, 300 + 60 + 500 + 60]
+    assert len({t for t, _, _ in pe.ram.seen}) == 1
+
+
+def test_posted_stores_are_complete_before_the_exit() -> None:
+    """A guest's posted store is in memory when its next exit leaves the PE."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.post(RAM_IPA, 1)
+        await cpu.hvc(0)
+
+    pe = PeBench(program, delay=us(5))
+    pe.start(us(10))
+    (left,) = pe.exits()
+    assert left["time"] == TRAP_LATENCY + ns(120) + us(5)
+
+
+def test_bus_errors_reach_the_program() -> None:
+    """A load from nowhere and a posted store that fails raise ExternalAbort in the program, counted and logged."""
+    seen: list[str] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        for attempt in (cpu.load(HOLE_IPA), cpu.store(RAM_IPA + 0xF000, 1)):
+            try:
+                await attempt
+            except ExternalAbort as abort:
+                seen.append(str(abort))
+        await cpu.post(RAM_IPA + 0xF008, 1)
+        try:
+            await cpu.dsb()
+        except ExternalAbort as abort:
+            seen.append(str(abort))
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start(us(2))
+    assert [text.split(":")[0] for text in seen[:2]] == [
+        f"external abort at {HOLE_IPA:#x}",
+        f"external abort at {RAM_IPA + 0xF000:#x}",
+    ]
+    assert len(seen) == 3 and pe.pe.count["external_aborts"] == 3
+
+
+def test_unknown_registers_are_undefined_in_the_guest() -> None:
+    """A register that doesn't exist, or not at EL1, raises UndefinedInstruction and is counted."""
+    seen: list[str] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        for attempt in (cpu.mrs("ICH_HCR_EL2"), cpu.mrs("NO_SUCH_EL1"), cpu.msr("CNTVCT_EL0", 1)):
+            try:
+                await attempt
+            except UndefinedInstruction as error:
+                seen.append(str(error))
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start()
+    assert ["ICH_HCR_EL2" in seen[0], "NO_SUCH_EL1" in seen[1], "CNTVCT_EL0" in seen[2]] == [True] * 3
+    assert pe.pe.count["undefined_instructions"] == 3
+
+
+def test_crash_exits_with_the_traceback_without_paths() -> None:
+    """A program that raises exits with reason "crash" and a traceback of file names; it can't be entered again."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.delay(ns(10))
+        raise RuntimeError(f"args {args} entry {params['entry']}")
+
+    pe = PeBench(program)
+    pe.load("-x", entry=7)
+    pe.enter()
+    pe.run(us(1))
+    (left,) = pe.exits()
+    assert left["reason"] == "crash"
+    assert left["data"].startswith("RuntimeError: args -x entry 7\n  test_pe.py:") and "/" not in left["data"]
+    pe.enter()
+    with pytest.raises(Exception, match="crashed"):
+        pe.run(us(1))
+
+
+def test_program_that_returns_is_a_crash() -> None:
+    """A program that falls off its end says so instead of leaving a vCPU that does nothing."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.delay(0)
+
+    pe = PeBench(program)
+    pe.start()
+    assert "must end by PSCI" in pe.exits()[0]["data"]
+
+
+def test_loop_without_time_is_a_crash() -> None:
+    """A program that spins without letting simulated time pass ends with an exit that says what it did last."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        while await cpu.mrs("CNTVCT_EL0") < 1 << 40:
+            pass
+
+    pe = PeBench(program)
+    pe.start()
+    assert "CNTVCT_EL0" in pe.exits()[0]["data"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "text"),
+    [
+        (TRAP.Enter, ("vm.vcpu9", HCR, (), ICH_ON, 0, 0, 0), "LoadContext"),
+        (TRAP.DropContext, ("vm.vcpu0",), "while it runs"),
+        (TRAP.LoadContext, ("vm.vcpu0", "program", "", (), 0), "already"),
+        (TRAP.LoadContext, ("vm.vcpu1", "nothing", "", (), 0), "cosim.programs"),
+        (TRAP.Enter, ("vm.vcpu0", HCR, (), ICH_ON, 0, 0, 0), "while it runs"),
+        (TRAP.SysregRead, (1, "ICC_IAR1_EL1", 2, False), "host context"),
+    ],
+    ids=["unknown", "drop", "twice", "program", "running", "sysreg"],
+)
+def test_misuse_by_the_hypervisor_is_named(kind: Any, fields: tuple[Any, ...], text: str) -> None:
+    """What a hypervisor may not ask of a PE that runs a guest ends the run with a text that says what to do."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start()
+    pe.to_pe(kind, *fields)
+    with pytest.raises(Exception, match=text) as failure:
+        pe.run(us(1))
+    assert isinstance(failure.value, ModelError) or isinstance(failure.value.__cause__, ModelError)
+
+
+# -- interrupts --------------------------------------------------------------------------------------------------------
+
+
+def test_direct_interrupt_wakes_wfi_without_exit() -> None:
+    """A vLPI offered by VSet is taken in an untrapped WFI, activated upwards and marked direct; nothing exits."""
+    taken: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(taken)(cpu)
+        await cpu.wfi()
+        taken.append("woke")
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start()
+    pe.gic(GIC_STREAM.VSet, 5, VLPI, 0xA0, 1)
+    pe.run(us(1))
+    assert taken == [VLPI, "woke"]
+    assert pe.ups() == [("Activate", 5, VLPI)]
+    assert pe.marks("ack") == [["vm.vcpu0", VLPI, "direct"]] and pe.exits() == []
+
+
+def test_list_register_interrupt_is_marked_lr() -> None:
+    """An interrupt in a list register is taken at entry, and its mark says lr."""
+    taken: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(taken)(cpu)
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start(ich=(*ICH_ON[:2], 0x50A0_0000_0000_0001, *ICH_ON[3:]))
+    assert taken == [1] and pe.marks("ack") == [["vm.vcpu0", 1, "lr"]]
+
+
+def test_masked_interrupt_completes_wfi_and_waits_for_unmask() -> None:
+    """WFI returns for a masked interrupt; the handler runs before the next operation after irq_enable."""
+    order: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(order)(cpu)
+        cpu.irq_disable()
+        await cpu.wfi()
+        order.append("woke")
+        cpu.irq_enable()
+        await cpu.mrs("MPIDR_EL1")
+        order.append("after")
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start(hcr=HCR | HCR_TWI, ich=(*ICH_ON[:2], 0x50A0_0000_0000_0001, *ICH_ON[3:]))
+    assert order == ["woke", 1, "after"]
+    assert [e["reason"] for e in pe.exits()] == ["wfx"], "only the WFI with nothing pending traps"
+
+
+def test_interrupt_does_not_stretch_a_delay() -> None:
+    """An interrupt is taken inside a delay at once, and the delay ends when it would have ended without it."""
+    times: list[tuple[str, int]] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        async def handler() -> None:
+            intid = await cpu.mrs("ICC_IAR1_EL1")
+            times.append(("irq", await cpu.mrs("CNTVCT_EL0")))
+            await cpu.delay(us(1))
+            await cpu.msr("ICC_EOIR1_EL1", intid)
+
+        cpu.set_irq_handler(handler)
+        cpu.irq_enable()
+        await cpu.delay(us(10))
+        times.append(("end", await cpu.mrs("CNTVCT_EL0")))
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.load()
+    pe.enter()
+    pe.gic(GIC_STREAM.VSet, 0, VLPI, 0xA0, 1, delay=us(4))
+    pe.run(us(20))
+    assert times == [("irq", 4005), ("end", 10300)]
+
+
+def test_physical_interrupt_exits_even_when_masked() -> None:
+    """A physical IRQ makes a guest in WFI exit, and the host is told its IRQ line right after."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await idle(cpu)
+
+    pe = PeBench(program)
+    host_on(pe)
+    pe.start()
+    pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
+    pe.run(us(1))
+    (left,) = pe.exits()
+    assert left["reason"] == "irq" and [m.fields for m in pe.irqs] == [(1,)]
+    pe.to_pe(TRAP.SysregRead, 1, "ICC_IAR1_EL1", 2, False)
+    pe.run(us(1))
+    assert [(m.kind.name, m.fields) for m in pe.hyp.take()] == [("Irq", (0,)), ("SysregValue", (1, 8300))]
+
+
+def host_on(pe: PeBench) -> None:
+    """Firmware's idle priority (else a Non-secure write of PMR is ignored), then the host's PMR, EOImode 1, Group 1."""
+    pe.to_pe(TRAP.SysregWrite, 0, "ICC_PMR_EL1", 0xFF, 3, True)
+    for name, value in (("ICC_PMR_EL1", 0xF0), ("ICC_CTLR_EL1", 2), ("ICC_IGRPEN1_EL1", 1)):
+        pe.to_pe(TRAP.SysregWrite, 0, name, value, 2, False)
+    pe.run(us(1))
+    pe.hyp.take()
+    pe.rd.take()
+
+
+def test_load_in_flight_completes_before_an_irq_exit() -> None:
+    """A physical interrupt during a load exits after its completion, whose value is kept until Enter."""
+    got: list[int] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        got.append(await cpu.load(RAM_IPA))
+        await idle(cpu)
+
+    pe = PeBench(program, delay=us(2))
+    host_on(pe)
+    pe.ram.data[0] = 42
+    pe.start(ns(400))
+    begun = pe.ram.now
+    pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
+    pe.run(us(5))
+    (left,) = pe.exits()
+    assert left["reason"] == "irq" and left["time"] >= begun + us(2) and got == []
+    pe.ram.data[0] = 1
+    pe.to_pe(TRAP.SysregRead, 1, "ICC_IAR1_EL1", 2, False)
+    pe.enter()
+    pe.run(us(1))
+    assert got == [42] and len(pe.ram.seen) == 1
+
+
+def test_irq_exit_resumes_the_wait() -> None:
+    """After an exit for a physical interrupt the WFI goes on, and a direct interrupt still wakes it."""
+    taken: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(taken)(cpu)
+        await cpu.wfi()
+        taken.append("woke")
+        await idle(cpu)
+
+    pe = PeBench(program)
+    host_on(pe)
+    pe.start()
+    pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
+    pe.run(us(1))
+    pe.to_pe(TRAP.SysregRead, 1, "ICC_IAR1_EL1", 2, False)
+    pe.enter()
+    pe.run(us(1))
+    assert taken == []
+    pe.gic(GIC_STREAM.VSet, 5, VLPI, 0xA0, 1)
+    pe.run(us(1))
+    assert taken == [VLPI, "woke"]
+
+
+def test_irq_line_is_reported_in_host_context_only() -> None:
+    """In host context each change of the IRQ line is sent once; while a guest runs none is, it exits instead."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await idle(cpu)
+
+    pe = PeBench(program)
+    host_on(pe)
+    pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
+    pe.gic(GIC_STREAM.Set, 8301, 0x90, 1, delay=ns(1))
+    pe.gic(GIC_STREAM.Clear, 8301, delay=ns(2))
+    pe.run(us(1))
+    assert [m.fields for m in pe.hyp.take()] == [(1,), (0,)]
+    assert pe.ups() == [("Release", -1, 8300), ("Release", -1, 8301), ("ClearAck", 8301)]
+
+
+def test_direct_offer_during_host_context_is_kept_for_entry() -> None:
+    """A VSet that comes while the host runs is taken by the guest right after Enter."""
+    taken: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(taken)(cpu)
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.gic(GIC_STREAM.VSet, 5, VLPI, 0xA0, 1)
+    pe.run(us(1))
+    pe.start()
+    assert taken == [VLPI]
+
+
+def test_maintenance_line_follows_the_guest() -> None:
+    """PPI 25 rises when the list registers ask for maintenance, makes the guest exit by software's means, and falls at Exit."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.delay(us(1))
+        await cpu.hvc(0)
+
+    pe = PeBench(program)
+    pe.start(us(3), ich=(1 | 1 << 1, *ICH_ON[1:]))  # UIE with no list register valid
+    assert [u for u in pe.ups() if u[0] == "Level"] == [("Level", 25, 1), ("Level", 25, 0)]
+    (left,) = pe.exits()
+    assert left["ich"] == (3, *ICH_ON[1:]), "the image that goes out still has the guest's ICH_HCR_EL2"
+
+
+def test_host_access_that_is_undefined_is_counted() -> None:
+    """An MRS of a write-only register by the host is answered with 0, counted and logged."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.to_pe(TRAP.SysregRead, 7, "ICC_EOIR1_EL1", 2, False)
+    pe.to_pe(TRAP.SysregWrite, 8, "CNTVCT_EL0", 0, 2, False)
+    pe.run(us(1))
+    assert [m.fields for m in pe.hyp.take()] == [(7, 0), (8,)]
+    assert pe.pe.count["undefined_sysregs"] == 2
+
+
+# -- timer -------------------------------------------------------------------------------------------------------------
+
+
+def test_virtual_timer_makes_the_guest_exit_and_stays_high_for_the_host() -> None:
+    """PPI 27 rises when CNTVCT reaches CNTV_CVAL; it is still high after the exit, so that the host can acknowledge it, and
+    falls when the guest disables its timer."""
+    taken: list[Any] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.msr("CNTV_CVAL_EL0", await cpu.mrs("CNTVCT_EL0") + 5000)
+        await cpu.msr("CNTV_CTL_EL0", 1)
+        await cpu.wfi()
+        taken.append(await cpu.mrs("CNTV_CTL_EL0"))
+        await cpu.msr("CNTV_CTL_EL0", 0)
+        acker(taken)(cpu)
+        await idle(cpu)
+
+    pe = PeBench(program)
+    host_on(pe)
+    pe.start()
+    pe.run(us(10))
+    (rise,) = pe.rd.take()
+    assert (rise.kind.name, rise.fields) == ("Level", (27, 1))
+    pe.gic(GIC_STREAM.Set, 27, 0xA0, 1)
+    pe.run(us(1))
+    (left,) = pe.exits()
+    assert left["reason"] == "irq" and left["cntv_ctl"] == 5 and rise.time - ns(5) == ns(left["cntv_cval"])
+    assert pe.ups() == []
+    pe.to_pe(TRAP.SysregRead, 1, "ICC_IAR1_EL1", 2, False)
+    pe.run(us(1))
+    assert pe.ups() == [("Activate", -1, 27)]
+    pe.enter(ctl=5, cval=left["cntv_cval"], ich=(*ICH_ON[:2], 0x70A0_001B_0000_001B, *ICH_ON[3:]))
+    pe.run(us(1))
+    assert taken == [5, 27] and pe.ups() == [("Level", 27, 0), ("Deactivate", 27, 1)]
+
+
+def test_timer_is_off_in_host_context() -> None:
+    """A timer that had not expired at Exit doesn't disturb the host; it goes on with the values of the next Enter."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.msr("CNTV_CVAL_EL0", 5_000)
+        await cpu.msr("CNTV_CTL_EL0", 1)
+        await cpu.hvc(0)
+        await idle(cpu)
+
+    pe = PeBench(program)
+    pe.start(us(20))
+    assert pe.ups() == []
+    (left,) = pe.exits()
+    pe.enter(ctl=left["cntv_ctl"], cval=left["cntv_cval"], resume=(0, 0, 0, 0))
+    pe.run(us(1))
+    assert pe.ups() == [("Level", 27, 1)]
+    pe.bench.run(ms(1))
+
+
+@pytest.mark.parametrize("way", ["write", "drop"])
+def test_host_can_silence_the_timer(way: str) -> None:
+    """An expired timer's line falls when the host writes CNTV_CTL_EL0 or drops the context."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await cpu.msr("CNTV_CTL_EL0", 1)
+        await cpu.hvc(0)
+
+    pe = PeBench(program)
+    pe.start()
+    assert pe.ups() == [("Level", 27, 1)]
+    if way == "write":
+        pe.to_pe(TRAP.SysregWrite, 1, "CNTV_CTL_EL0", 0, 2, False)
+    else:
+        pe.to_pe(TRAP.DropContext, "vm.vcpu0")
+    pe.run(us(1))
+    assert pe.ups() == [("Level", 27, 0)]
