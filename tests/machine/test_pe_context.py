@@ -86,7 +86,8 @@ def test_handler_is_a_frame_with_interrupts_masked() -> None:
     context = fresh()
     below = context.fetch()
     context.interrupt()
-    assert context.masked and context.depth == 2 and context.fetch() == Mrs("ICC_IAR1_EL1")
+    during = context.masked, context.depth
+    assert during == (True, 2) and context.fetch() == Mrs("ICC_IAR1_EL1")
     context.complete(5)
     assert context.fetch() == Delay(1)
     context.begin_delay(77)
@@ -95,7 +96,8 @@ def test_handler_is_a_frame_with_interrupts_masked() -> None:
     assert context.fetch() == Msr("ICC_EOIR1_EL1", 14)
     context.complete(None)
     assert context.fetch() is below
-    assert (context.masked, context.depth, context.until) == (False, 1, None)
+    after: tuple[bool, int, int | None] = context.masked, context.depth, context.until
+    assert after == (False, 1, None)
 
 
 def test_interrupt_without_handler_is_a_crash() -> None:

@@ -22,6 +22,7 @@ ALL = 0xFFFF_FFFF
 PRIORITIES = 0xA0A0_A0A0
 """Four IPRIORITYR bytes of the default priority 0xA0."""
 PMR_HOST = 0xF0
+PMR_IDLE = 0xFF
 ICC_CTLR_EOIMODE = 1 << 1
 SRE_SRE, SRE_DFB, SRE_DIB, SRE_ENABLE = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 SRE_ALL = SRE_SRE | SRE_DFB | SRE_DIB | SRE_ENABLE
@@ -136,7 +137,10 @@ class GicDriver:
     @staticmethod
     async def _secure_cpu(cpu: HostCpu) -> None:
         async with cpu:
-            await cpu.write_sysregs([("ICC_SRE_EL3", SRE_ALL), ("ICC_SRE_EL2", SRE_ALL)], el=3, secure=True)
+            # Until EL3 has written ICC_PMR_EL1 a Non-secure write to it is ignored: its value is in the Secure half.
+            await cpu.write_sysregs(
+                [("ICC_SRE_EL3", SRE_ALL), ("ICC_SRE_EL2", SRE_ALL), ("ICC_PMR_EL1", PMR_IDLE)], el=3, secure=True
+            )
 
     # -- the host ------------------------------------------------------------------------------------------------------
 
