@@ -69,5 +69,7 @@ GIC_NET = Protocol(
         # Redistributor to redistributor through the distributor; `fields` is the tuple of the inner kind.
         ("Forward", _Q, ("target", "kind", "fields")),
         ("Forwarded", _Q, ("source", "kind", "fields")),
+        # Redistributor to distributor: groups (bit n: group n) of which this PE takes 1-of-N SPIs.
+        ("Participation", _R, ("groups",)),
     ],
 )

@@ -1,0 +1,1 @@
+"""The Redistributor of one PE."""
