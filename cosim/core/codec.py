@@ -82,6 +82,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "m": dict,
     "n": (bytes, type(None)),
 }
+_PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
@@ -178,6 +179,6 @@ def _depth(value: tuple[Any, ...]) -> int:
     for item in value:
         if type(item) is tuple:
             deepest = max(deepest, 1 + _depth(item))
-        elif type(item) is dict or type(item) is float:
+        elif type(item) not in _PLAIN:
             raise WireError(f"fields of a message must be int, bytes, str, bool, nil or arrays, not {_brief(item)}")
     return deepest

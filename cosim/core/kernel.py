@@ -43,6 +43,8 @@ class Hosted(Protocol):
     name: str
     now: int
     reaction: int
+    promising: bool
+    """Whether `promise` is to be asked at all."""
 
     def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
         """Handle one message at `now`."""
@@ -83,7 +85,8 @@ class Report(NamedTuple):
 
 
 Entry = tuple[int, int, int, int, int, int, int, Any]
-"""(arrival, priority, src, seq, dst, link, kind, fields); for a timer kind is -1 and fields is the function to call."""
+"""(arrival, priority, src, seq, dst, link, kind, fields). For a timer kind is -1, fields the function to call, and in place of
+the link stands the earliest time at which its node may send (its floor, see `send`)."""
 
 
 class Kernel:
@@ -122,19 +125,38 @@ class Kernel:
         self._heap: list[Entry] = []
         self._seq = {node.id: 0 for node in nodes}
         self._outbox: dict[int, list[Any]] = {}
-        self._custom_promise = any(node.reaction for node in nodes)
-        self._promised = 0
+        self._reacting = any(node.reaction for node in nodes)
+        self._promising = [node for node in nodes if node.promising]
+        self._promised = {node.id: 0 for node in self._promising}
+        self._floor = 0
         self._steps = {node.id: (-1, 0) for node in nodes}
 
     # -- called by nodes, during an event ------------------------------------------------------------------------------
 
     def send(self, src: int, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
-        """Send from node `src` at its now + `delay` over `link`; arrives after the link's latency."""
+        """Send from node `src` at its now + `delay` over `link`; arrives after the link's latency.
+
+        Raises:
+            ModelFault: not in an event of that node, a negative delay or a foreign link (rule "bad-send"); earlier than the
+                node's reaction or its own promise allow (rule "broken-promise").
+        """
         end = self._links[link]
-        arrival = self.now + delay + end.latency
-        if delay < 0 or end.src != src:
+        time = self.now + delay
+        arrival = time + end.latency
+        current = self.current
+        if delay < 0 or end.src != src or current is None or current.id != src:
             raise ModelFault(
-                self.nodes[src].name, self.now, f"delay must not be negative and link {link} its own", "bad-send"
+                self.nodes[src].name,
+                self.now,
+                f"a node must send in an event of its own, over its own link, not into the past (link {link}, delay {delay} ps)",
+                "bad-send",
+            )
+        if time < self._floor:
+            raise ModelFault(
+                current.name,
+                self.now,
+                f"a send must not lie before {fmt(self._floor)}, as reaction and promise() say, not at {fmt(time)}",
+                "broken-promise",
             )
         if arrival >= NEVER:
             raise ModelFault(
@@ -170,7 +192,8 @@ class Kernel:
             )
         seq = self._seq[node]
         self._seq[node] = seq + 1
-        entry: Entry = (time, PRIORITY_TIMER, node, seq, node, -1, -1, fn)
+        floor = self._floor if self.current is not None else 0
+        entry: Entry = (time, PRIORITY_TIMER, node, seq, node, floor, -1, fn)
         if time < NEVER and node not in self.off:
             heappush(self._heap, entry)
         return entry
@@ -230,27 +253,29 @@ class Kernel:
 
     def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
         """Execute every event with t < bound (or less far, see `stop` in the module's text) and report."""
-        heap, nodes, off = self._heap, self.nodes, self.off
+        heap, nodes = self._heap, self.nodes
         self.stop = bound
         done = 0
         while heap and heap[0][0] < self.stop and done < max_events:
             time, priority, src, seq, dst, link, kind, fields = heappop(heap)
-            if dst in off:
-                continue
             self.now = time
             node = nodes[dst]
             self.current = node
             node.now = time
             done += 1
             if kind >= 0:
+                self._floor = time + node.reaction
                 self.digests[dst].add(time, priority, src, seq, kind, fields)
                 if kind == POWER.Off.code:
                     self.power_off(dst)
                     continue
                 node.deliver(link, kind, fields)
             else:
+                self._floor = max(link, self._promised.get(dst, 0))
                 fields()
             self._count_steps(node, node.settle())
+            if node.promising:
+                self._note_promise(node, kind >= 0)
         self.current = None
         next_event = heap[0][0] if heap else NEVER
         if done:
@@ -279,9 +304,14 @@ class Kernel:
                 "zero-time-loop",
             )
 
+    def _note_promise(self, node: Hosted, input_came: bool) -> None:
+        """A promise stands until an input comes; without one it can only grow."""
+        promise = node.promise() or 0
+        self._promised[node.id] = promise if input_came else max(promise, self._promised[node.id])
+
     def _next_out(self, next_event: int) -> int:
-        promises = {n.id: p for n in self.nodes.values() if (p := n.promise()) is not None}
-        if not promises and not self._custom_promise:
+        promises = {n.id: p for n in self._promising if (p := n.promise()) is not None}
+        if not promises and not self._reacting:
             return next_event
         nodes, earliest = self.nodes, NEVER
         for entry in self._heap:

@@ -117,8 +117,9 @@ initiator's address map gives for the target."""
 WIRE = Protocol("wire", 2, [("Level", PRIORITY_LEVEL, ("line", "level"))])
 """Level-sensitive lines: `line` numbers the line on that link, `level` is 0 or 1. Duplicates are ignored; the last level is kept."""
 
-POWER = Protocol("power", 3, [("Off", PRIORITY_POWER, ())])
-"""The machine's power: a node that got Off has no more events."""
+POWER = Protocol("power", 3, [("Off", PRIORITY_POWER, ()), ("Epoch", PRIORITY_POWER, ("number",))])
+"""The machine's power line: a node that got Off has no more events; at Epoch each node notes its counters, so that what
+happened between two of them can be told apart (one test from the next)."""
 
 
 def to_bus(data: bytes) -> int | bytes:

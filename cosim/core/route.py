@@ -69,9 +69,7 @@ def _problems(region: Region) -> list[str]:
     if region.offset < 0:
         problems.append(f"offset of {name} must be at least 0, not {region.offset}")
     if region.base + region.size > ADDRESS_LIMIT:
-        problems.append(
-            f"end of {name} must be at most {ADDRESS_LIMIT:#x}, not {region.base + region.size:#x}"
-        )
+        problems.append(f"end of {name} must be at most {ADDRESS_LIMIT:#x}, not {region.base + region.size:#x}")
     return problems
 
 

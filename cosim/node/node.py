@@ -164,6 +164,8 @@ class Node:
     kind: ClassVar[str] = ""
     _handlers: ClassVar[dict[tuple[int, str | None], str]] = {}
     _ports: ClassVar[dict[str, Port]] = {}
+    promising: ClassVar[bool] = False
+    """Whether this class overrides `promise`; the kernel asks only those."""
 
     power = PowerPort("the machine's power: Off ends this node's part of the run")
 
@@ -171,6 +173,7 @@ class Node:
         super().__init_subclass__(**kwargs)
         cls._handlers = {}
         cls._ports = {}
+        cls.promising = cls.promise is not Node.promise
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
                 if isinstance(value, Port):

@@ -456,9 +456,12 @@ class Hub:
             if side is not None:
                 self._add_side(side)
         self._release_side(NEVER)
+        off = len(nodes) == len(self.plan.nodes) and all(n["off"] for n in nodes.values())
+        if off and reason == "until":
+            reason = "quiescent"  # the machine was off before that time
         return {
             "reason": reason,
-            "off": len(nodes) == len(self.plan.nodes) and all(n["off"] for n in nodes.values()),
+            "off": off,
             "complete": len(nodes) == len(self.plan.nodes),
             "sim_time_ps": self.plan.until if reason == "until" else end_time,
             "events": self.events,

@@ -47,6 +47,7 @@ class Node:
         self.now = 0
         self.reaction = spec.reaction
         self.spec = spec
+        self.promising = spec.promising
         self.links = links
         self.power = power
         self.host: Host

@@ -15,7 +15,7 @@ from cosim.core.time import NEVER
 class Bare:
     """The least that the kernel accepts as a node; its tasks are run by a real scheduler."""
 
-    id, name, now, reaction = 0, "looper", 0, 0
+    id, name, now, reaction, promising = 0, "looper", 0, 0, False
 
     def __init__(self) -> None:
         self.scheduler = Scheduler()

@@ -88,9 +88,7 @@ REGIONS = st.lists(
 def test_decode_is_a_scan(regions: list[Region], accesses: list[tuple[int, int]]) -> None:
     """Maps are refused exactly when two regions meet, and decode as a scan over all regions does."""
     meet = any(
-        a.base < b.base + b.size and b.base < a.base + a.size
-        for i, a in enumerate(regions)
-        for b in regions[i + 1 :]
+        a.base < b.base + b.size and b.base < a.base + a.size for i, a in enumerate(regions) for b in regions[i + 1 :]
     )
     if meet:
         with pytest.raises(ValueError, match="overlaps"):

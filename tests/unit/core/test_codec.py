@@ -1,0 +1,124 @@
+"""The wire codec is total: any bytes are a frame or a WireError."""
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.core.codec import (
+    LIMITS,
+    MAGIC,
+    FrameType,
+    Limits,
+    WireError,
+    decode,
+    encode,
+    pack_records,
+    unpack_records,
+)
+from cosim.core.message import Record
+from cosim.core.time import NEVER
+
+BODIES: dict[FrameType, tuple[Any, ...]] = {
+    FrameType.HELLO: ((1, 0), "w0", "python", 123, {}),
+    FrameType.WELCOME: ((1, 0), b"plan", (1, 2)),
+    FrameType.READY: (0, NEVER),
+    FrameType.GRANT: (1, 500, ((0, b"blob"), (3, b""))),
+    FrameType.DONE: (1, 500, 600, 600, 7, ((2, 510, 520, b"blob"),), None),
+    FrameType.LOG: (b"side",),
+    FrameType.ERROR: ("node-raised", "pe0", 17, "what", "traceback"),
+    FrameType.BYE: ("done", None),
+    FrameType.REFUSED: ("version", "text"),
+    FrameType.QUERY: (4,),
+    FrameType.STATUS: (4, b"report"),
+}
+
+fields = st.recursive(
+    st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=20) | st.text(max_size=10) | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=8,
+)
+times = st.integers(0, NEVER)
+records = st.builds(Record, times, times, times, times, st.lists(fields, max_size=4).map(tuple))
+
+
+@pytest.mark.parametrize("kind", list(FrameType))
+def test_every_frame_type_survives_the_wire(kind: FrameType) -> None:
+    """Each type's body comes back as it was sent."""
+    assert decode(encode(kind, *BODIES[kind])) == (kind, BODIES[kind])
+
+
+@given(st.lists(records, max_size=5))
+def test_records_survive_the_wire(batch: list[Record]) -> None:
+    """Messages with any legal fields come back equal and in order."""
+    assert list(unpack_records(pack_records(batch))) == batch
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60), st.booleans(), st.sampled_from(list(FrameType)))
+def test_any_bytes_are_a_frame_or_a_wire_error(data: bytes, prefixed: bool, kind: FrameType) -> None:
+    """No bytes raise anything but WireError, with or without a valid prefix."""
+    if prefixed:
+        data = MAGIC + bytes((kind, 0, 0, 0)) + data
+    for call in (decode, unpack_records):
+        try:
+            call(data)
+        except WireError:
+            pass
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(FrameType)), st.data())
+def test_a_mutated_frame_is_a_frame_or_a_wire_error(kind: FrameType, data: st.DataObject) -> None:
+    """Changing, cutting or adding bytes of a valid frame raises nothing but WireError."""
+    frame = bytearray(encode(kind, *BODIES[kind]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(frame) - 1))
+        frame[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(frame)))
+    try:
+        decode(bytes(frame[:cut]))
+    except WireError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "must begin with"),
+        (b"CSA2\x01\0\0\0\x90", "must begin with"),
+        (MAGIC + b"\x63\0\0\0\x90", "frame type must be one of"),
+        (MAGIC + b"\x0a\x01\0\0\x91\x01", "flags and reserved"),
+        (MAGIC + b"\x0a\0\0\0\x91", "must be msgpack"),
+        (MAGIC + b"\x0a\0\0\0\x92\x01\x01", "array of 1 fields"),
+        (MAGIC + b"\x0a\0\0\0\x91\xff", "in 0..2"),
+        (MAGIC + b"\x0a\0\0\0\x91\xc3", "must be <class 'int'>"),
+        (MAGIC + b"\x04\0\0\0\x93\x01\x01\x91\x91\x01", "batch of GRANT"),
+        (MAGIC + b"\x06\0\0\0\x91\xc7\x01\x05x", "must be msgpack"),
+    ],
+)
+def test_the_error_names_the_broken_rule(data: bytes, text: str) -> None:
+    """Magic, type, flags, msgpack, shape, range, type of field and extension types each have their text."""
+    with pytest.raises(WireError, match=text):
+        decode(data)
+
+
+def test_limits_are_enforced() -> None:
+    """A frame, a number of messages, nesting and types of fields beyond the limits are refused."""
+    with pytest.raises(WireError, match="max_frame"):
+        decode(b"x" * 100, Limits(max_frame=99))
+    batch = [Record(1, 1, 1, 1, ())] * 3
+    with pytest.raises(WireError, match="at most 2 messages"):
+        unpack_records(pack_records(batch), LIMITS._replace(max_messages=2))
+    deep: tuple[Any, ...] = ()
+    for _ in range(20):
+        deep = (deep,)
+    with pytest.raises(WireError, match="nest at most"):
+        unpack_records(pack_records([Record(1, 1, 1, 1, deep)]))
+    for bad in (1.5, {"a": 2}):
+        with pytest.raises(WireError, match="must be int, bytes"):
+            unpack_records(msgpack.packb([[1, 1, 1, 1, [bad]]]))
+    with pytest.raises(WireError, match=r"\.\.\."):
+        unpack_records(msgpack.packb([["x" * 200, 1, 1, 1, []]]))

@@ -1,0 +1,193 @@
+"""What the kernel refuses: sends, timers and inputs that break a rule of time, each named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cosim.core.kernel import Kernel, LinkEnd, ModelFault
+from cosim.core.message import Protocol, Record
+from cosim.core.time import NEVER
+
+TEST = Protocol("kernel-test", 900, [("A", 30, ("n",)), ("B", 40, ("n",))])
+LINKS = {0: LinkEnd(0, 1, 10, 1), 1: LinkEnd(1, 0, 10, 0), 2: LinkEnd(0, 2, 10, 0), 3: LinkEnd(2, 0, 10, 0)}
+
+
+class Scripted:
+    """A node whose handler and promise the test gives."""
+
+    def __init__(self, node_id: int, reaction: int = 0, promising: bool = False) -> None:
+        self.id, self.name, self.now, self.reaction, self.promising = node_id, f"n{node_id}", 0, reaction, promising
+        self.seen: list[tuple[int, int, tuple[Any, ...]]] = []
+        self.react: Callable[[], None] = lambda: None
+        self.promised: int | None = None
+
+    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
+        """Record, then do what the test says."""
+        self.seen.append((self.now, link, fields))
+        self.react()
+
+    def settle(self) -> int:
+        """No tasks."""
+        return 0
+
+    def promise(self) -> int | None:
+        """What the test says."""
+        return self.promised
+
+
+def make(**kwargs: Any) -> tuple[Kernel, Scripted, Scripted]:
+    """Nodes 0 and 2 here, node 1 with another worker that needs 25 ps to answer."""
+    node, neighbour = Scripted(0, **kwargs), Scripted(2)
+    return Kernel(0, [node, neighbour], LINKS, {1: 5}, {1: 25}), node, neighbour
+
+
+def rule_of(kernel: Kernel, bound: int = 1000) -> str:
+    """The rule that the next grant breaks."""
+    with pytest.raises(ModelFault) as caught:
+        kernel.grant(bound)
+    return caught.value.rule
+
+
+@pytest.mark.parametrize(
+    ("link", "delay", "rule"), [(0, -1, "bad-send"), (1, 0, "bad-send"), (0, NEVER - 5, "bad-send")]
+)
+def test_a_bad_send_is_refused(link: int, delay: int, rule: str) -> None:
+    """A send into the past, over another node's link, or past the end of time is the sender's fault."""
+    kernel, node, _ = make()
+    kernel.at(0, 5, lambda: kernel.send(0, link, TEST.A.code, (1,), delay))
+    assert rule_of(kernel) == rule
+    assert node.seen == []
+
+
+def test_a_send_outside_of_an_event_is_refused() -> None:
+    """Nothing may be sent in set-up, nor in the event of another node."""
+    kernel, _, _ = make()
+    with pytest.raises(ModelFault, match="in an event of its own"):
+        kernel.send(0, 0, TEST.A.code, (1,))
+    kernel.at(2, 5, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    assert rule_of(kernel) == "bad-send"
+
+
+def test_a_timer_in_the_past_is_refused() -> None:
+    """A timer below the clock is the node's fault."""
+    kernel, _, _ = make()
+    kernel.at(0, 5, lambda: kernel.at(0, 4, lambda: None) and None)
+    assert rule_of(kernel) == "bad-timer"
+
+
+def test_a_node_that_answers_faster_than_its_reaction_is_caught() -> None:
+    """A send, also from a timer set by the handler, below arrival + reaction breaks the promise; one at it does not."""
+    for how in ("at once", "by timer"):
+        kernel, node, _ = make(reaction=20)
+
+        def answer() -> None:
+            kernel.send(0, 2, TEST.A.code, (1,))
+
+        node.react = answer if how == "at once" else lambda: kernel.at(0, kernel.now + 7, answer) and None
+        kernel.take([Record(100, 0, 1, TEST.A.code, (0,))])
+        assert rule_of(kernel) == "broken-promise"
+    kernel, node, neighbour = make(reaction=20)
+    node.react = lambda: kernel.send(0, 2, TEST.A.code, (1,), 20)
+    kernel.take([Record(100, 0, 1, TEST.A.code, (0,))])
+    kernel.grant(1000)
+    assert neighbour.seen == [(130, 2, (1,))]
+
+
+def test_a_node_that_speaks_before_its_own_promise_is_caught() -> None:
+    """A promise binds the node's timers until an input comes, whatever the node says later."""
+    kernel, node, _ = make(promising=True)
+    node.promised = 500
+    kernel.at(0, 5, lambda: None)
+    kernel.at(0, 6, lambda: setattr(node, "promised", 7))
+    kernel.at(0, 10, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    assert rule_of(kernel) == "broken-promise"
+    kernel, node, _ = make(promising=True)
+    node.promised = 500
+    node.react = lambda: setattr(node, "promised", None)
+    kernel.at(0, 5, lambda: None)
+    kernel.at(0, 10, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    kernel.take([Record(8, 0, 1, TEST.A.code, (0,))])
+    assert kernel.grant(1000).batches[0].arrival == 20
+
+
+def test_a_cancelled_timer_does_not_fire() -> None:
+    """cancel takes a pending timer back, and does nothing for one that has fired."""
+    kernel, _, _ = make()
+    fired: list[int] = []
+    first = kernel.at(0, 5, lambda: fired.append(5))
+    second = kernel.at(0, 6, lambda: fired.append(6))
+    kernel.cancel(second)
+    kernel.grant(100)
+    kernel.cancel(first)
+    assert fired == [5]
+
+
+def test_a_timer_at_never_is_not_an_event() -> None:
+    """A timer for NEVER does not fire and does not count as work."""
+    kernel, _, _ = make()
+    kernel.at(0, NEVER, lambda: None)
+    assert kernel.initial() == (NEVER, NEVER)
+
+
+@pytest.mark.parametrize(
+    ("record", "rule"),
+    [
+        (Record(5, 0, 99, TEST.A.code, ()), "bad-link"),
+        (Record(5, 0, 0, TEST.A.code, ()), "bad-link"),
+        (Record(5, 0, 3, TEST.A.code, ()), "forged-source"),
+        (Record(5, 0, 1, 65_000, ()), "unknown-kind"),
+        (Record(4, 0, 1, TEST.A.code, ()), "message-in-the-past"),
+    ],
+)
+def test_a_bad_input_is_refused(record: Record, rule: str) -> None:
+    """A link that does not end here, a forged source, an unknown kind and a time below the clock are each named."""
+    kernel, _, _ = make()
+    kernel.grant(5)
+    with pytest.raises(ModelFault) as caught:
+        kernel.take([record], 1, {0: 0, 1: 1, 2: 0})
+    assert caught.value.rule == rule
+
+
+def test_a_message_that_leaves_limits_the_grant() -> None:
+    """After a send to another worker the grant stops at arrival + return time, and the batch carries its earliest times."""
+    kernel, _, _ = make()
+
+    def two() -> None:
+        kernel.send(0, 0, TEST.A.code, (1,), 50)
+        kernel.send(0, 0, TEST.B.code, (2,))
+
+    kernel.at(0, 100, two)
+    kernel.at(0, 400, lambda: None)
+    report = kernel.grant(1000)
+    assert (report.now, report.next_event) == (135, 400)
+    batch = report.batches[0]
+    assert (batch.worker, batch.arrival, batch.wake) == (1, 110, 115)
+    assert [(r.arrival, r.seq) for r in batch.records] == [(160, 2), (110, 3)]
+
+
+def test_a_cap_on_events_leaves_the_rest() -> None:
+    """With a cap the report says how far the worker got and that the rest is still there."""
+    kernel, _, _ = make()
+    for time in (1, 2, 3):
+        kernel.at(0, time, lambda: None)
+    report = kernel.grant(1000, max_events=2)
+    assert (report.now, report.next_event, report.events) == (3, 3, 2)
+    assert kernel.grant(1000).now == 1000
+
+
+def test_a_node_that_is_off_gets_nothing_more() -> None:
+    """After power-off, timers, own sends to it and inputs are dropped, and the others go on."""
+    kernel, node, neighbour = make()
+    kernel.at(2, 10, lambda: kernel.power_off(0))
+    kernel.at(0, 20, lambda: node.seen.append((0, 0, ())))
+    kernel.at(2, 30, lambda: kernel.send(2, 3, TEST.A.code, (1,)))
+    kernel.take([Record(40, 0, 1, TEST.A.code, (0,))])
+    kernel.grant(15)
+    kernel.take([Record(50, 1, 1, TEST.A.code, (0,))])
+    kernel.at(0, 60, lambda: None)
+    report = kernel.grant(1000)
+    assert node.seen == neighbour.seen == []
+    assert report.next_event == NEVER
