@@ -210,7 +210,7 @@ class HostCpu:
         if future is None or fields[0] != self.vcpu:
             raise ModelError(f"{self.node_name} must exit from {self.vcpu or 'no guest'!r}, not {fields[0]!r}")
         self.vcpu = ""
-        future.set(Exit(*fields, time=self.node.now - peer.latency))
+        future.set(Exit._make((*fields, self.node.now - peer.latency)))
 
     @property
     def in_guest(self) -> bool:

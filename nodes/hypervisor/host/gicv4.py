@@ -123,8 +123,8 @@ class Gicv4(Residency):
         run: Run = []
         for vpe in vpes:
             run.append(("VMAPP", {"vpeid": vpe.vpeid, "valid": 0} | ({"alloc": alloc} if self.v4_1 else {})))
-        # On GICv4.1 unmapping synchronises by itself, and the vPE does not exist any more.
-        await its.run(run, vsync=[] if self.v4_1 else [vpe.vpeid for vpe in vpes])
+        # No VSYNC: the vPE does not exist any more. On GICv4.1 unmapping synchronises by itself; before, a SYNC does it.
+        await its.run(run, sync=[] if self.v4_1 else [its.rdbase(vpe.home) for vpe in vpes])
 
     def _free_vm(self, vm: VmTables) -> None:
         host = self.host

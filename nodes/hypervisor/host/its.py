@@ -14,7 +14,7 @@ from nodes.hypervisor.host import regs
 from nodes.hypervisor.host.access import poll, read_all
 from nodes.hypervisor.host.queue import CommandQueue, Commands
 from nodes.hypervisor.host.regs import field
-from nodes.hypervisor.host.tables import HardwareTable
+from nodes.hypervisor.host.tables import L1_ENTRY, HardwareTable
 
 if TYPE_CHECKING:
     from nodes.hypervisor.host.cpu import HostCpu
@@ -202,8 +202,9 @@ class ItsDriver:
         for baser in self._basers:
             table = self.tables[baser.type]
             shape = "indirect" if table.indirect else "flat"
+            entries = table.pages * PAGE_64K // (L1_ENTRY if table.indirect else table.entry_size)
             host.printk(
-                f"{self.name}: allocated {table.capacity} {TABLE_NAMES.get(baser.type, 'entries')} @{table.base:x} "
+                f"{self.name}: allocated {entries} {TABLE_NAMES.get(baser.type, 'entries')} @{table.base:x} "
                 f"({shape}, esz {baser.entry_size}, psz 64K, shr 1)"
             )
         if self.is_v4_1:

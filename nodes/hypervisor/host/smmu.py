@@ -121,7 +121,9 @@ class SmmuDriver:
             raise ModelError(f"StreamIDs have {needed} bits, but SMMU_IDR1.SIDSIZE is {sid_bits}")
         self.log2_streams = needed
         self.oas = field(idr5, 2, 0)
-        host.printk(f"{self.name}: ias {IPA_BITS}-bit, oas {(32, 36, 40, 42, 44, 48, 52, 56)[self.oas]}-bit (features)")
+        host.printk(
+            f"{self.name}: ias {IPA_BITS}-bit, oas {(32, 36, 40, 42, 44, 48, 52, 56)[self.oas]}-bit (features {idr0:#010x})"
+        )
         await self._set_cr0(0)
         bus.post32(base + regs.SMMU_CR1, CR1_CACHED)
         bus.post32(base + regs.SMMU_CR2, 0b110)  # PTM, RECINVSID
