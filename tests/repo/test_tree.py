@@ -107,7 +107,7 @@ def test_the_docs_mention_every_command() -> None:
     """Each command of the command line has its place in the README or in docs/."""
     cli = pytest.importorskip("cosim.cli.main")
     text = "\n".join(path.read_text() for path in FILES if path.suffix == ".md")
-    commands = cli.main.list_commands(None)
+    commands = cli.group.list_commands(None)
     assert commands
     assert not [name for name in commands if f"cosim {name}" not in text]
 
