@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 HEADER = b"CSJ1\0\0\0\0"
 _PREFIX = struct.Struct("<II")
@@ -41,31 +41,26 @@ def read_records(data: bytes) -> tuple[list[bytes], Tail]:
         return [], Tail(0, "header cut short")
     if not data.startswith(HEADER):
         raise JournalError(f"journal must begin with {HEADER!r}, not {data[: len(HEADER)]!r}")
-    records = []
+    records: list[bytes] = []
     offset = len(HEADER)
-    torn: str | None = None
-    for item in _scan(data, offset):
+    while offset < len(data):
+        item = _next(data, offset)
         if isinstance(item, str):
-            torn = item
-            break
+            return records, Tail(offset, item)
         records.append(item)
         offset += _PREFIX.size + len(item)
-    return records, Tail(offset, torn)
+    return records, Tail(offset, None)
 
 
-def _scan(data: bytes, offset: int) -> Iterator[bytes | str]:
-    while offset < len(data):
-        if offset + _PREFIX.size > len(data):
-            yield "record prefix cut short"
-            return
-        length, checksum = _PREFIX.unpack_from(data, offset)
-        start = offset + _PREFIX.size
-        payload = data[start : start + length]
-        if length > MAX_RECORD or len(payload) < length:
-            yield "record cut short"
-            return
-        if zlib.crc32(payload) != checksum:
-            yield "record fails its checksum"
-            return
-        yield payload
-        offset = start + length
+def _next(data: bytes, offset: int) -> bytes | str:
+    """The payload at `offset`, or why there is none."""
+    if offset + _PREFIX.size > len(data):
+        return "record prefix cut short"
+    length, checksum = _PREFIX.unpack_from(data, offset)
+    start = offset + _PREFIX.size
+    payload = data[start : start + length]
+    if length > MAX_RECORD or len(payload) < length:
+        return "record cut short"
+    if zlib.crc32(payload) != checksum:
+        return "record fails its checksum"
+    return payload
