@@ -166,8 +166,10 @@ def test_sre_writable() -> None:
         bench.guest("ICC_PMR_EL1")
     bench.host("ICC_SRE_EL1", 0x1)
     assert bench.guest("ICC_PMR_EL1") == 0
+    bench.host("ICC_SRE_EL2", 0x8)
+    assert bench.guest("ICC_SRE_EL1") == 0x6  # and SRE of EL1 is RAZ again
+    bench.el3("ICC_SRE_EL3", 0)
     with pytest.raises(Trap, match="ICC_SRE_EL3.SRE is 0"):
-        bench.el3("ICC_SRE_EL3", 0)
         bench.el3("ICH_HCR_EL2")
 
 

@@ -398,6 +398,15 @@ def test_group0_wins_the_tie_of_active_priorities() -> None:
     assert bench.host("ICC_AP0R0_EL1") == 0 == bench.host("ICC_AP1R0_EL1")
 
 
+def test_group0_wins_the_tie_over_secure_group1() -> None:
+    """With two Security states EL3 ends Group 0 before a Secure Group 1 interrupt of the same priority."""
+    bench = Bench()
+    bench.el3("ICC_AP0R0_EL1", 1 << 4)
+    bench.el3("ICC_AP1R0_EL1", 1 << 4, secure=True)
+    bench.el3("ICC_EOIR0_EL1", 40)
+    assert (bench.el3("ICC_AP0R0_EL1"), bench.el3("ICC_AP1R0_EL1", secure=True)) == (0, 1 << 4)
+
+
 def test_group_enables_go_up_when_they_change() -> None:
     """IGRPEN0, IGRPEN1 and IGRPEN1_EL3 tell the redistributor each change once; both views agree."""
     bench = Bench()
@@ -419,6 +428,7 @@ def test_priority_mask_goes_up_with_pmhe() -> None:
     bench.host("ICC_PMR_EL1", 0xE0)
     assert bench.up() == []
     bench.el3("ICC_CTLR_EL3", 1 << 6)
+    bench.host("ICC_PMR_EL1", 0xF0)
     bench.host("ICC_PMR_EL1", 0xF0)
     bench.el3("ICC_CTLR_EL3", 0)
     assert bench.up() == [("UpstreamControl", "PMR", mask) for mask in (0xF0, 0xF8, 0xFF)]

@@ -428,6 +428,24 @@ def test_maintenance_deasserts() -> None:
     assert bench.maintenance()
 
 
+def test_dir_and_ctlr_change_levels() -> None:
+    """DIR that frees a list register raises EOI maintenance; CBPR set by the guest can let an interrupt preempt."""
+    bench = in_guest(eoimode=EOIMODE1, lrs=(lr(34, 0xA0, eoi=True), lr(35, 0x98, lr_state=INVALID)))
+    bench.guest("ICC_IAR1_EL1")
+    bench.guest("ICC_BPR1_EL1", 6)
+    bench.host("ICH_LR1_EL2", lr(35, 0x98))
+    assert not bench.virq() and not bench.maintenance()
+    bench.guest("ICC_CTLR_EL1", 0b11)
+    assert bench.virq()
+    bench.guest("ICC_DIR_EL1", 34)
+    assert bench.maintenance()
+    bench.host("ICH_LR0_EL2", 0)
+    bench.host("ICH_HCR_EL2", EN | LRENPIE)
+    assert not bench.maintenance()
+    bench.guest("ICC_DIR_EL1", 36)
+    assert bench.maintenance()
+
+
 def test_eisr_and_elrsr_numbers() -> None:
     """EISR and ELRSR have bit n for list register n; HW=1 is never in EISR though bit 41 be set."""
     bench = in_guest(lrs=(
