@@ -1,5 +1,7 @@
 """The wire codec is total: any bytes are a frame or a WireError."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -122,3 +124,34 @@ def test_limits_are_enforced() -> None:
             unpack_records(msgpack.packb([[1, 1, 1, 1, [bad]]]))
     with pytest.raises(WireError, match=r"\.\.\."):
         unpack_records(msgpack.packb([["x" * 200, 1, 1, 1, []]]))
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "frames.json").read_text())
+
+
+def plain(value: Any) -> Any:
+    """A decoded body in the form of the vector file."""
+    if isinstance(value, bytes):
+        return {"bin": value.hex()}
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda v: v["type"])
+def test_frames_are_as_the_vectors_say(vector: dict[str, Any]) -> None:
+    """Each frame of the vector file decodes to its body, and encodes to its bytes."""
+    frame = decode(bytes.fromhex(vector["hex"]))
+    assert (frame.type.name, plain(frame.body)) == (vector["type"], vector["body"])
+    assert encode(frame.type, *frame.body).hex() == vector["hex"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda v: v["why"])
+def test_bytes_that_the_vectors_refuse_are_refused(vector: dict[str, Any]) -> None:
+    """Each malformed vector is a WireError."""
+    with pytest.raises(WireError):
+        decode(bytes.fromhex(vector["hex"]))
+
+
+def test_blobs_are_as_the_vectors_say() -> None:
+    """A blob of the vector file gives its records."""
+    for vector in VECTORS["blobs"]:
+        assert plain(unpack_records(bytes.fromhex(vector["hex"]))) == vector["records"]
