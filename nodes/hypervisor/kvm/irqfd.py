@@ -88,5 +88,17 @@ class Irqfds:
             vm.node.log("MSI dropped by KVM", vector=vector, why=str(error))
             return
         vm.node.count["msis_injected"] += 1
+        if irq.direct:
+            # Taken by the host just before the event was forwarded.
+            vm.node.spawn(self.deliver(vector), "irqfd")
+            return
         vm.vgic.set_pending(irq)
         vm.flush_kicks(self.device.its_device.routes[vector].cpu)
+
+    async def deliver(self, vector: int) -> None:
+        """Deliver a vector that was held back, as if the device had sent it now."""
+        irq = self.forwarded(vector)
+        if irq is not None and self.vm.v4 is not None:
+            await self.vm.v4.pend(irq)
+        else:
+            self.signal(vector)

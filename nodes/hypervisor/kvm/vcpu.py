@@ -164,7 +164,7 @@ class Vcpu:
                 await self.cpu.handle_irqs()
                 vm.flush_kicks(self.cpu)
             elif vm.v4 is not None and not self.vgic.vpe.committed:
-                await vm.v4.driver.committed(self.cpu, self.vgic.vpe)
+                await vm.v4.driver.commit(self.cpu)
             elif vm.kvm.timer_active.get(self.cpu.index, False) != self._timer_wanted:
                 await vm.kvm.set_timer_active(self.cpu, self._timer_wanted)
             else:

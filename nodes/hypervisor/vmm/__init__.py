@@ -1,0 +1,1 @@
+"""kvmtool (lkvm): memory map, console UART, PCI bus with a passed-through function, and the run of one guest."""
