@@ -115,7 +115,8 @@ and bytes for every other size; a read that failed and every write complete with
 initiator's address map gives for the target."""
 
 WIRE = Protocol("wire", 2, [("Level", PRIORITY_LEVEL, ("line", "level"))])
-"""Level-sensitive lines: `line` numbers the line on that link, `level` is 0 or 1. Duplicates are ignored; the last level is kept."""
+"""Level-sensitive lines: `line` numbers the line on that link, `level` is 0 or 1. Duplicates are
+ignored; the last level is kept."""
 
 POWER = Protocol("power", 3, [("Off", PRIORITY_POWER, ()), ("Epoch", PRIORITY_POWER, ("number",))])
 """The machine's power line: a node that got Off has no more events; at Epoch each node notes its counters, so that what

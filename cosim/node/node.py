@@ -271,7 +271,8 @@ class Node:
         def by_port(peer: Peer, *fields: Any) -> None:
             if not port.receive(peer, kind, fields):
                 raise ModelError(
-                    f"{self.name}.{port.name} got a {KINDS[kind]!r} from {peer!r} and has no handler: add a method with @on({KINDS[kind]!r})"
+                    f"{self.name}.{port.name} got a {KINDS[kind]!r} from {peer!r} and has no handler for it: "
+                    f"add a method with @on({KINDS[kind]!r})"
                 )
 
         return by_port

@@ -126,7 +126,7 @@ class Outcome:
         if test.began is not None and test.ended is not None:
             counters = {}
             for name, node in sorted(nodes.items()):
-                noted = {number: values for number, values in node["epochs"]}
+                noted = dict(node["epochs"])
                 before, after = noted.get(test.began[1], {}), noted.get(test.ended[1], {})
                 for counter, value in sorted(after.items()):
                     if value != before.get(counter, 0):

@@ -160,7 +160,10 @@ class Bench:
             node.boot()
 
     def run(self, until: Instant = NEVER) -> Instant:
-        """Execute every event with t < `until` (an absolute time in ps); returns the time reached."""
+        """Execute every event with t < `until` (an absolute time in ps); returns the time reached.
+
+        Without `until` that is the time of the last event, so that the bench can go on from there.
+        """
         if self.kernel is None:
             self.boot()
         assert self.kernel is not None
@@ -171,7 +174,13 @@ class Bench:
         while True:
             report = self.kernel.grant(until)
             if report.next_event >= until:
-                return report.now
+                if until == NEVER:
+                    self.kernel.now = self.kernel.end_time
+                return self.kernel.now
+
+    def spawn(self, node: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Start `coroutine` as a task of the named node with the next `run` or `call`."""
+        self._pending.append((node, coroutine))
 
     def call(self, node: str, coroutine: Coroutine[Any, Any, Any], until: Instant = NEVER) -> Any:
         """Run `coroutine` as a task of the named node and the bench until all is quiet (or `until`); returns its result.
@@ -190,7 +199,7 @@ class Bench:
             except Exception as error:
                 failure.append(error)
 
-        self._pending.append((node, body()))
+        self.spawn(node, body())
         self.run(until)
         if failure:
             raise failure[0]
