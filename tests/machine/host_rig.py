@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from cosim.api import Bank, Channel, MmioTarget, Node, Peer, Request, ns, on, seconds
+from cosim.api import Bank, Channel, Instant, MmioTarget, Node, Peer, Request, Span, ns, on, seconds
 from cosim.testing import Bench
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.its_commands import Command, decode
@@ -23,6 +23,7 @@ GICD_BASE, GICR_BASE, SMMU_BASE = 0x3000_0000, 0x3010_0000, 0x4000_0000
 ITS_BASES = [0x3004_0000, 0x3008_0000]
 ECAM, PCI_MMIO = 0x10_1000_0000, 0x40_0000_0000
 STREAM = 0x3_0801
+SECONDS = seconds(2)
 
 
 class Recorder(Node):
@@ -77,7 +78,7 @@ class Rd(Recorder):
 
     def configure(self) -> None:
         self.net_log: list[tuple[str, tuple[Any, ...]]] = []
-        self.stuck = 0
+        self.held: list[tuple[Any, ...]] | None = None
         n, version = self.params["index"], self.params["gic_version"]
         typer = 1 | n << 8 | n << 48 | (1 << 4 if self.params["last"] else 0)
         typer |= {"3": 0, "4.0": 0b1110, "4.1": 0b10110 & 0b110 | 1 << 7 | 1 << 26}[version]
@@ -92,11 +93,23 @@ class Rd(Recorder):
 
     @on(GIC_NET.Sync)
     def sync(self, peer: Peer, tag: int) -> None:
-        self.net.send(peer, GIC_NET.SyncAck, tag)
+        if self.held is None:
+            self.net.send(peer, GIC_NET.SyncAck, tag)
+        else:
+            self.held.append((peer, GIC_NET.SyncAck, tag))
 
     @on(GIC_NET.VSync)
     def vsync(self, peer: Peer, tag: int, vpeid: int) -> None:
-        self.net.send(peer, GIC_NET.VSyncAck, tag, vpeid)
+        if self.held is None:
+            self.net.send(peer, GIC_NET.VSyncAck, tag, vpeid)
+        else:
+            self.held.append((peer, GIC_NET.VSyncAck, tag, vpeid))
+
+    async def release(self) -> None:
+        """Send the acknowledges that were held back (in `held`, once that is a list)."""
+        held, self.held = self.held or [], None
+        for acknowledge in held:
+            self.net.send(*acknowledge)
 
 
 def _noter(kind: Any) -> Any:
@@ -107,8 +120,10 @@ def _noter(kind: Any) -> Any:
     return note
 
 
-NOTED = ("InvAll", "InvLpi", "ClearLpi", "MoveLpi", "MapVpe", "UnmapVpe", "MoveVpe", "VInvAll", "InvDb", "CfgVsgi")
-NOTED += ("ClearVsgi", "SetVsgi", "SetVlpi", "ClearVlpi", "InvVlpi", "MoveVlpi", "SetLpi")
+NOTED = (
+    "InvAll InvLpi ClearLpi MoveLpi SetLpi MapVpe UnmapVpe MoveVpe VInvAll InvDb "
+    "CfgVsgi ClearVsgi SetVsgi SetVlpi ClearVlpi InvVlpi MoveVlpi"
+).split()
 NetRd = type("NetRd", (Rd,), {f"note_{name}": _noter(getattr(GIC_NET, name)) for name in NOTED})
 
 
@@ -272,10 +287,14 @@ class Rig:
     def host(self) -> Host:
         return self.node.host
 
-    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine of the host to its end; two seconds of simulated time at most."""
+    def soon(self, span: Span) -> Instant:
+        """The time in `span` ps."""
         assert self.bench.kernel is not None
-        return self.bench.call("hypervisor", coroutine, self.bench.kernel.now + seconds(2))
+        return self.bench.kernel.now + span
+
+    def call(self, coroutine: Coroutine[Any, Any, Any], limit: Span = SECONDS) -> Any:
+        """Run a coroutine of the host to its end; at most `limit` ps of simulated time."""
+        return self.bench.call("hypervisor", coroutine, self.soon(limit))
 
     def boot(self) -> Rig:
         self.bench.run(0)
