@@ -208,7 +208,7 @@ class Commands:
         return None
 
     def _unmap_vpe(self, vpeid: int, alloc: int) -> Future[None] | None:
-        old = self._maps.mapped_vpe(vpeid, fresh=True)
+        old = self._maps.mapped_vpe(vpeid, fresh=bool(alloc))
         self._maps.map_vpe(vpeid, Vte(False, 0, 0), owner=bool(alloc))
         if self._config.v41 and not alloc:
             return None
