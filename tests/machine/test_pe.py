@@ -485,6 +485,21 @@ def test_irq_line_is_reported_in_host_context_only() -> None:
     assert pe.ups() == [("Release", -1, 8300), ("Release", -1, 8301), ("ClearAck", 8301)]
 
 
+def test_line_that_was_reported_is_reported_again_after_the_exit() -> None:
+    """An interrupt that the host knew of but didn't take makes the guest exit at once, and the host hears of it again."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await idle(cpu)
+
+    pe = PeBench(program)
+    host_on(pe)
+    pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
+    pe.run(us(1))
+    assert [m.fields for m in pe.hyp.take()] == [(1,)]
+    pe.start()
+    assert [e["reason"] for e in pe.exits()] == ["irq"] and [m.fields for m in pe.irqs] == [(1,)]
+
+
 def test_direct_offer_during_host_context_is_kept_for_entry() -> None:
     """A VSet that comes while the host runs is taken by the guest right after Enter."""
     taken: list[Any] = []

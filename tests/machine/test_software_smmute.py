@@ -177,7 +177,7 @@ def test_stale_interrupt_does_not_end_a_running_transaction() -> None:
     class Early(SmmuteBoard):
         def after(self, delay: int, fn: Callable[[], None]) -> None:
             super().after(delay, fn)
-            super().after(delay // 2, lambda: self.send_msi(0))
+            super().after(delay // 10, lambda: self.send_msi(0))
 
     board = Early(smmute_transactions=1).run()
     assert statuses(board) == ["0 Success"] and "missed" not in board.text
