@@ -8,6 +8,7 @@ hang the launcher nor fill its memory. Values are int, bool, str, None, lists, a
 from __future__ import annotations
 
 import ast
+import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -56,8 +57,9 @@ def _bounded(value: Any) -> Any:
 
 
 def _add(a: Any, b: Any) -> Any:
-    if (isinstance(a, str) and isinstance(b, str)) or (isinstance(a, list) and isinstance(b, list)):
-        return a + b
+    for kind in (str, list):
+        if isinstance(a, kind) and isinstance(b, kind):
+            return operator.add(a, b)
     return _int(a, "left side of +") + _int(b, "right side of +")
 
 
@@ -80,22 +82,22 @@ def _shift(a: int, b: int, left: bool) -> int:
 
 
 _ARITHMETIC: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
-    ast.Sub: ("-", lambda a, b: a - b),
-    ast.Mult: ("*", lambda a, b: a * b),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
     ast.FloorDiv: ("//", _divide),
     ast.Mod: ("%", _modulo),
     ast.LShift: ("<<", lambda a, b: _shift(a, b, True)),
     ast.RShift: (">>", lambda a, b: _shift(a, b, False)),
-    ast.BitOr: ("|", lambda a, b: a | b),
-    ast.BitAnd: ("&", lambda a, b: a & b),
-    ast.BitXor: ("^", lambda a, b: a ^ b),
+    ast.BitOr: ("|", operator.or_),
+    ast.BitAnd: ("&", operator.and_),
+    ast.BitXor: ("^", operator.xor),
 }
 
 _ORDERINGS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Lt: lambda a, b: a < b,
-    ast.LtE: lambda a, b: a <= b,
-    ast.Gt: lambda a, b: a > b,
-    ast.GtE: lambda a, b: a >= b,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
 }
 
 
@@ -214,9 +216,9 @@ class _Evaluator:
 
     def compare(self, node: ast.Compare) -> bool:
         left = self.visit(node.left)
-        for operator, item in zip(node.ops, node.comparators, strict=True):
+        for sign, item in zip(node.ops, node.comparators, strict=True):
             right = self.visit(item)
-            if not _compare(operator, left, right):
+            if not _compare(sign, left, right):
                 return False
             left = right
         return True
@@ -286,18 +288,18 @@ _VISIT: dict[type[ast.AST], Callable[[_Evaluator, Any], Any]] = {
 }
 
 
-def _compare(operator: ast.cmpop, left: Any, right: Any) -> bool:
-    if isinstance(operator, ast.Eq):
+def _compare(sign: ast.cmpop, left: Any, right: Any) -> bool:
+    if isinstance(sign, ast.Eq):
         return bool(left == right)
-    if isinstance(operator, ast.NotEq):
+    if isinstance(sign, ast.NotEq):
         return bool(left != right)
-    if isinstance(operator, (ast.In, ast.NotIn)):
+    if isinstance(sign, (ast.In, ast.NotIn)):
         if not isinstance(right, (list, dict)) and not (isinstance(right, str) and isinstance(left, str)):
             raise ExprError(f"right side of `in` must be a list, not {right!r}")
-        return (left in right) == isinstance(operator, ast.In)
-    ordering = _ORDERINGS.get(type(operator))
+        return (left in right) == isinstance(sign, ast.In)
+    ordering = _ORDERINGS.get(type(sign))
     if ordering is None:
-        raise ExprError(f"comparison {type(operator).__name__} is not allowed in an expression", "use == or !=")
+        raise ExprError(f"comparison {type(sign).__name__} is not allowed in an expression", "use == or !=")
     if isinstance(left, str) and isinstance(right, str):
         return ordering(left, right)
     return ordering(_int(left, "compared value"), _int(right, "compared value"))

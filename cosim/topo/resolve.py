@@ -1,0 +1,217 @@
+"""Topology to plan: parameters, expansion, checks, ids, placement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
+from cosim.core.time import parse_span
+from cosim.errors import TopologyError
+from cosim.topo.catalogue import Catalogue
+from cosim.topo.check import Checker
+from cosim.topo.errors import TopologyErrors, did_you_mean
+from cosim.topo.expand import Expander, LinkItem, Machine
+from cosim.topo.load import Source
+from cosim.topo.parameters import Parameters
+from cosim.topo.placement import group, parse_workers
+from cosim.topo.text import describe, emit
+
+__all__ = ["Resolved", "TopologyErrors", "describe", "resolve"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A plan, and the topology that says the same without templates: `topology_yaml` loads again, to the same plan.
+
+    parameters: by name, as in result.json; types: of the parameters. workers: "per-node", "auto" or a number, as asked for.
+    """
+
+    plan: Plan
+    topology_yaml: str
+    parameters: dict[str, Any]
+    types: dict[str, str]
+    workers: str
+
+
+def resolve(
+    source: Source,
+    *,
+    sets: Mapping[str, str],
+    tests: Sequence[str] = (),
+    seed: int | None = None,
+    workers: str | None = "per-node",
+    until: str | None = None,
+    allow_models: Sequence[str] = (),
+    catalogue: Catalogue | None = None,
+) -> Resolved:
+    """Make the plan of a run.
+
+    Args:
+        source: from `load`.
+        sets: parameters as text, as after ``--set``.
+        tests: names; all of the topology without.
+        seed: in place of the topology's.
+        workers: "per-node", "auto", or a number; None is what the topology's `deploy` says.
+        until: end of the run in simulated time, such as "5ms".
+        allow_models: packages that `models` may name classes of.
+        catalogue: kinds and programs; those installed unless given.
+
+    Raises:
+        TopologyErrors: everything that is wrong with the file and the arguments, at once.
+    """
+    resolver = _Resolver(source, catalogue if catalogue is not None else Catalogue.installed())
+    return resolver.resolve(sets, tests, seed, workers, until, allow_models)
+
+
+class _Resolver:
+    def __init__(self, source: Source, catalogue: Catalogue) -> None:
+        self.source = source
+        self.catalogue = catalogue
+        self.errors = list(source.errors)
+
+    def option(self, what: str, option: str, code: str, next_step: str = "") -> None:
+        """Note an error in an argument."""
+        self.errors.append(TopologyError(what, code=code, where=option, next_step=next_step))
+
+    def resolve(
+        self,
+        sets: Mapping[str, str],
+        tests: Sequence[str],
+        seed: int | None,
+        workers: str | None,
+        until: str | None,
+        allow: Sequence[str],
+    ) -> Resolved:
+        """See the module's `resolve`."""
+        spec = self.source.spec
+        names = self._tests(tests)
+        parameters = self._parameters(sets)
+        limit = self._until(until)
+        places = self._workers(str(spec.deploy.workers) if workers is None else workers, workers is None)
+        run_seed = spec.seed if seed is None else seed
+        if not 0 <= run_seed < 2**63:
+            self.option(f"seed must be in 0..2**63 - 1, not {run_seed}", "--seed", "seed")
+        builtins = {"tests": list(names), "programs": dict(self.catalogue.programs)}
+        expander = Expander(self.source, {**parameters.values, **builtins}, parameters.unknown)
+        machine = expander.machine()
+        checker = Checker(self.source, machine, expander, self.catalogue)
+        checker.check(allow)
+        together = self._together(checker, expander)
+        self.errors += expander.errors
+        if self.errors:
+            raise TopologyErrors(self.errors)
+        plan = _plan(self.source, machine, checker.models, parameters.values, names, run_seed, limit)
+        ids = {node.name: node.id for node in plan.nodes}
+        groups = group(places, len(plan.nodes), plan.links, [[ids[n] for n in nodes] for nodes in together])
+        plan = replace(plan, groups=groups)
+        types: dict[str, str] = {name: parameter.type for name, parameter in spec.parameters.items()}
+        return Resolved(plan, emit(spec, plan, machine), dict(parameters.values), types, str(places))
+
+    def _parameters(self, sets: Mapping[str, str]) -> Parameters:
+        def report(
+            what: str, *, code: str, path: Any = (), where: str = "", next_step: str = "", key: bool = False
+        ) -> None:
+            place = where or self.source.text.where(path, key=key)
+            self.errors.append(TopologyError(what, code=code, where=place, next_step=next_step))
+
+        parameters = Parameters(report)
+        broken = frozenset(path[1] for path in self.source.broken if path[0] == "parameters")
+        parameters.define(self.source.spec.parameters, sets, broken)
+        return parameters
+
+    def _tests(self, chosen: Sequence[str]) -> tuple[str, ...]:
+        known = self.source.spec.tests
+        hidden = {path[1] for path in self.source.broken if path[0] == "tests"}
+        for name in chosen:
+            if name not in known and name not in hidden:
+                self.option(f"test {name!r} is not known", f"--test {name}", "unknown-test", did_you_mean(name, known))
+        return tuple(name for name in known if not chosen or name in chosen)
+
+    def _until(self, until: str | None) -> int | None:
+        if until is None:
+            return None
+        try:
+            return parse_span(until)
+        except ValueError as error:
+            self.option(str(error), f"--until {until}", "until")
+            return None
+
+    def _workers(self, workers: str, from_file: bool) -> str | int:
+        try:
+            return parse_workers(workers)
+        except ValueError as error:
+            where = self.source.text.where(("deploy", "workers")) if from_file else f"--workers {workers}"
+            self.option(f"workers {error}", where, "workers")
+            return "per-node"
+
+    def _together(self, checker: Checker, expander: Expander) -> list[list[str]]:
+        result = self.source.spec.deploy.together
+        for row, names in enumerate(result):
+            for column, name in enumerate(names):
+                if name not in checker.nodes and not any(p.match(name) for p in checker.machine.hidden):
+                    expander.report(
+                        f"node {name!r} is not known",
+                        ("deploy", "together", row, column),
+                        code="unknown-node",
+                        next_step=did_you_mean(name, checker.nodes),
+                    )
+        return result
+
+
+def _plan(
+    source: Source,
+    machine: Machine,
+    models: Mapping[str, str],
+    parameters: dict[str, Any],
+    tests: tuple[str, ...],
+    seed: int,
+    until: int | None,
+) -> Plan:
+    """Records with ids: nodes by sorted name, links in the order of the file, then the power lines."""
+    nodes = sorted(machine.nodes, key=lambda node: node.name)
+    ids = {node.name: number for number, node in enumerate(nodes)}
+    links, first = _links(machine, ids)
+    maps: dict[str, dict[str, tuple[RegionPlan, ...]]] = {}
+    for item in machine.maps:
+        windows = sorted(item.windows, key=lambda w: w.region.base)
+        maps.setdefault(item.port[0], {})[item.port[1]] = tuple(
+            RegionPlan(w.region.base, w.region.size, first[id(w.link)], w.region.offset, w.region.name) for w in windows
+        )
+    return Plan(
+        name=source.spec.name,
+        seed=seed,
+        nodes=tuple(
+            NodePlan(ids[n.name], n.name, n.kind, n.params, n.reaction, maps.get(n.name, {}), models[n.name])
+            for n in nodes
+        ),
+        links=tuple(links),
+        groups=(),
+        tests=tests,
+        parameters=dict(parameters),
+        until=until,
+    )
+
+
+def _links(machine: Machine, ids: Mapping[str, int]) -> tuple[list[LinkPlan], dict[int, int]]:
+    """All one-way links, and by `id()` of each item the id of its way there."""
+    links: list[LinkPlan] = []
+    first: dict[int, int] = {}
+
+    def add(item: LinkItem, source: tuple[str, str], target: tuple[str, str], attributes: dict[str, Any]) -> None:
+        links.append(
+            LinkPlan(len(links), ids[source[0]], source[1], ids[target[0]], target[1], item.latency, attributes)
+        )
+
+    for item in machine.links:
+        first[id(item)] = len(links)
+        add(item, item.source, item.target, item.attributes)
+        if item.both:
+            add(item, item.target, item.source, {})
+    if machine.power is not None:
+        name, latency = machine.power
+        for other in sorted(ids, key=ids.__getitem__):
+            if other != name:
+                links.append(LinkPlan(len(links), ids[name], "power", ids[other], "power", latency))
+    return links, first
