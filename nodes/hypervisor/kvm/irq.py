@@ -20,7 +20,6 @@ LR_GROUP1: Final = 1 << 60
 LR_EOI: Final = 1 << 41
 PRIORITY_SHIFT: Final = 48
 PINTID_SHIFT: Final = 32
-VINTID: Final = 0xFFFF_FFFF
 """Fields of ICH_LR<n>_EL2 (IHI 0069H 12.4.11)."""
 
 LPI_BASE: Final = 8192

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from nodes.hypervisor.kvm.irq import LR_STATE, STATE_PENDING, VINTID, Hw, VgicIrq
+from nodes.hypervisor.kvm.irq import LR_STATE, STATE_PENDING, Hw, VgicIrq
 
 HCR_EN: Final = 1 << 0
 HCR_UIE: Final = 1 << 1
@@ -247,10 +247,7 @@ class Vgic:
         lrs = image[2 : 2 + n]
         cpu.ap0r, cpu.ap1r = tuple(image[2 + n : 2 + n + words]), tuple(image[2 + n + words : 2 + n + 2 * words])
         ended = []
-        for lr in lrs:
-            irq = self.irq(cpu, lr & VINTID) if lr else None
-            if irq is None or irq not in cpu.in_lrs:
-                continue
+        for irq, lr in zip(cpu.in_lrs, lrs, strict=False):
             pending = irq.from_lr(lr)
             over = not lr & LR_STATE
             if irq.hw is Hw.MAPPED and irq.level and (pending or over):
