@@ -92,6 +92,10 @@ class Vpes:
                 self._rd.transfer.fence(target, op.done, vpeid)
             else:
                 self._rd.transfer.forward(target, op.kind, op.fields)
+                if op.kind in ("UnmapVpe", "MoveVlpi"):
+                    # Their ITS waits for SYNC of this redistributor, not for VSYNC of the vPE.
+                    token = self._rd.transfers.begin()
+                    self._rd.transfer.fence(target, lambda: self._rd.transfers.end(token), vpeid)
         elif vpeid in self._unmapped:
             self._lost(op)
         else:
