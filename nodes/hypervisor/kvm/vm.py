@@ -112,8 +112,8 @@ class Vm:
         """A guest program raised: the VM cannot go on."""
         self.node.count["guest_crashes"] += 1
         self.node.log("guest crashed", vcpu=vcpu.name, traceback=text)
-        last = text.strip().splitlines()[-1] if text.strip() else "no reason given"
-        self.stop(vcpu.cpu, f"crash: {vcpu.name}: {last}")
+        first = text.strip().splitlines()[0] if text.strip() else "no reason given"
+        self.stop(vcpu.cpu, f"crash: {vcpu.name}: {first}")
 
     # -- kicks -----------------------------------------------------------------------------------------------------
 
