@@ -125,8 +125,9 @@ class PassThrough:
 
     async def _grow(self, vectors: int) -> None:
         """VFIO_DEVICE_SET_IRQS with more vectors: MSI-X off and on again."""
-        await self.irqfds.deassign(list(self.irqfds.routes))
-        await self.device.disable_msix()
+        if self.device.vectors:
+            await self.irqfds.deassign(list(self.irqfds.routes))
+            await self.device.disable_msix()
         await self.device.enable_msix(vectors)
 
     def _masked(self, vector: int) -> None:
