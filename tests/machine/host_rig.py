@@ -252,7 +252,13 @@ class HostUnderTest(HostNode):
 class Rig:
     """A machine of `pes` PEs; `boot()` brings it up."""
 
-    def __init__(self, pes: int = 3, version: str = "4.1", its_params: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        pes: int = 3,
+        version: str = "4.1",
+        its_params: dict[str, Any] | None = None,
+        memory_latency: Span = ns(40),
+    ) -> None:
         self.bench = bench = Bench()
         self.version = version
         stride = 0x2_0000 if version == "3" else 0x4_0000
@@ -275,7 +281,8 @@ class Rig:
         regions += [(ECAM, 0x1000_0000, "smmute.ecam"), (PCI_MMIO, 1 << 38, "smmute.mmio", PCI_MMIO)]
         ram = [(0x8000_0000, 0x7EF0_0000, "memory.bus", 0x8000_0000)]
         ram += [(0x80_8000_0000, 0x1_8000_0000, "memory.bus", 0x80_8000_0000)]
-        bench.map("hypervisor.bus", regions + ram, latency=ns(40))
+        bench.map("hypervisor.bus", regions, latency=ns(40))
+        bench.map("hypervisor.bus", ram, latency=memory_latency)
         for n in range(2):
             bench.map(f"its{n}.bus", ram, latency=ns(60))
             for rd in range(pes):

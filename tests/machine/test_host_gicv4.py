@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cosim.api import ModelError, ms
+from cosim.api import ModelError, ms, us
 from nodes.arch.its_commands import Command
 from nodes.hypervisor.host.gicv4 import Gicv4, Vpe
 from nodes.hypervisor.host.its import ItsDevice
@@ -123,6 +123,23 @@ def test_residency_writes() -> None:
     assert vpe.resident is None and vpe.pending_last is True
 
 
+def test_a_load_waits_for_the_deschedule_before_it() -> None:
+    """After a preemption, whose end nobody waited for, Dirty is polled before VPENDBASER is made Valid again."""
+    vm = Vm()
+    cpu, vpe, rd = vm.host.cpus[0], vm.vpes[0], vm.rig.rds[0]
+
+    async def cycle() -> None:
+        await vm.v4.make_resident(cpu, vpe, g0en=False, g1en=True)
+        await vm.v4.make_nonresident(cpu, vpe, need_db=False)
+        await vm.host.bus.dsb()
+        rd.log_.clear()
+        await vm.v4.make_resident(cpu, vpe, g0en=False, g1en=True)
+        await vm.host.bus.dsb()
+
+    vm.call(cycle())
+    assert [entry[:2] for entry in rd.log_] == [("r", VPENDBASER), ("w", VPENDBASER)]
+
+
 def test_pending_last_is_what_the_register_says_after_dirty() -> None:
     """With a doorbell asked for, Dirty is polled until it clears and PendingLast of that read is the answer."""
     vm = Vm()
@@ -221,6 +238,25 @@ def test_property_change_uses_invlpir_of_the_home() -> None:
     assert vm.rig.rds[1].writes(0xA0) == [1 << 63 | vpe.vpeid << 32 | 8192]
     assert vm.rig.rds[1].log_[-1][:2] == ("r", 0xC0)
     assert vm.commands() == []
+
+
+def test_a_property_change_waits_for_a_move() -> None:
+    """While VMOVP is not acknowledged, INVLPIR goes to neither home; then it goes to the new one."""
+    vm = Vm()
+    device, vpe = vm.device(), vm.vpes[0]
+    vm.call(vm.v4.map_vlpi(device, 0, vpe, 8192, 0xA0, True))
+    vm.rig.rds[0].held = []
+
+    async def race() -> None:
+        vm.rig.node.spawn(vm.v4.make_resident(vm.host.cpus[1], vpe, g0en=False, g1en=True), "load")
+        await vm.rig.node.sleep(us(1))
+        vm.rig.node.spawn(vm.v4.set_property(device, 0, 0x80, True), "property")
+        await vm.rig.node.sleep(us(50))
+
+    vm.rig.call(race(), ms(1))
+    assert vm.rig.rds[0].writes(0xA0) == vm.rig.rds[1].writes(0xA0) == []
+    vm.rig.bench.call("redistributor0", vm.rig.rds[0].release(), vm.rig.soon(ms(1)))
+    assert len(vm.rig.rds[1].writes(0xA0)) == 1 and vm.rig.rds[0].writes(0xA0) == []
 
 
 def test_vsgi_configuration_is_one_run() -> None:

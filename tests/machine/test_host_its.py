@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.api import ModelError, ms
+from cosim.api import ModelError, ms, us
 from nodes.arch.its_commands import Command
 from nodes.hypervisor.host import queue
 from nodes.hypervisor.host.access import together
@@ -37,6 +37,14 @@ def test_one_operation_one_cwriter_write_and_one_sync_per_target(monkeypatch: py
     assert names(rig.commands(0, first)) == ["INVALL"] * 3 + ["SYNC"] * 2
     assert [c["rdbase"] for c in rig.commands(0, first)[3:]] == [1, 0]
     assert writes == [its.queue.issued * 32]
+
+
+def test_cwriter_never_overtakes_the_commands() -> None:
+    """With memory a hundred times slower than the ITS, the commands are in memory before CWRITER names them."""
+    rig = Rig(memory_latency=us(4)).boot()
+    rig.call(rig.host.its[0].run([("INVALL", {"icid": n % 3}) for n in range(5)], sync=[0, 1, 2]))
+    assert [its.count["command_errors"] for its in rig.its] == [0, 0]
+    assert rig.rds[1].net_log[-2:] == [("InvAll", ())] * 2
 
 
 def test_run_returns_after_the_last_acknowledge() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosim.api import ModelError
-from nodes.hypervisor.host.smmu import ste_stage2
+from nodes.hypervisor.host.smmu import cmd_sync, cmd_tlbi_vmid, ste_stage2
 from tests.machine.host_rig import STREAM, Rig
 
 
@@ -66,13 +66,16 @@ def test_the_command_queue_wraps() -> None:
     smmu = rig.host.smmu
 
     async def many() -> None:
-        for _ in range(50):
-            await smmu.run([bytes(16)] * 10)
+        for n in range(50):
+            await smmu.run([cmd_tlbi_vmid(n)] * 10)
 
     start = smmu._prod
     rig.call(many())
     assert smmu._prod == (start + 550) % 512
     assert rig.smmu.writes(0x98)[-1] == smmu._prod
+    ring = b"".join(cmd_tlbi_vmid(n) * 10 + cmd_sync() for n in range(50))[-16 * 256 :]
+    slot = smmu._prod % 256
+    assert rig.memory.peek(smmu._cmdq, 4096) == ring[-16 * slot :] + ring[: -16 * slot]
     with pytest.raises(ModelError, match="fewer than 256"):
         rig.call(smmu.run([bytes(16)] * 256))
 
@@ -101,6 +104,17 @@ def test_events_are_printed_as_linux_does() -> None:
     text = rig.console()
     assert text.count("event 0x10 received:") == 3
     assert f"\t{record[0]:#018x}" in text and f"\t{record[2]:#018x}" in text
+
+
+def test_an_overflow_is_said_once() -> None:
+    """A change of OVFLG is reported and acknowledged in OVACKFLG; a later drain with the same flag says nothing."""
+    rig = Rig().boot()
+    rig.smmu.bank["SMMU_EVENTQ_PROD"] = 1 << 31 | 1
+    rig.call(rig.host.smmu.drain_events())
+    rig.smmu.bank["SMMU_EVENTQ_PROD"] = 1 << 31 | 2
+    rig.call(rig.host.smmu.drain_events())
+    assert rig.smmu.writes(0x1_00AC)[1:] == [1 << 31 | 1, 1 << 31 | 2]
+    assert rig.console().count("EVTQ overflow") == 1
 
 
 def test_global_errors_are_acknowledged() -> None:

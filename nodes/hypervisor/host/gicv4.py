@@ -213,8 +213,7 @@ class Gicv4(Residency):
             raise ModelError(f"event {event} of {device.device_id:#x} must be a vLPI to have virtual properties")
         self._post_property(vpe, route.vintid, priority, enabled)
         if self.v4_1:
-            value = regs.INV_V | vpe.vpeid << 32 | route.vintid
-            await self._invalidate(vpe.home, regs.GICR_INVLPIR, value)
+            await self._invalidate(vpe, regs.GICR_INVLPIR, regs.INV_V | vpe.vpeid << 32 | route.vintid)
         else:
             where = {"device_id": device.device_id, "event_id": event}
             await device.its.run([("INV", where)], vsync=[vpe.vpeid])
@@ -222,16 +221,17 @@ class Gicv4(Residency):
     async def invalidate_all(self, vpe: Vpe) -> None:
         """Re-read the configuration of every vLPI of a vPE (GICR_INVALLR, or VINVALL on GICv4.0)."""
         if self.v4_1:
-            await self._invalidate(vpe.home, regs.GICR_INVALLR, regs.INV_V | vpe.vpeid << 32)
+            await self._invalidate(vpe, regs.GICR_INVALLR, regs.INV_V | vpe.vpeid << 32)
         else:
             await self.first.run([("VINVALL", {"vpeid": vpe.vpeid})], vsync=[vpe.vpeid])
 
     def _post_property(self, vpe: Vpe, vintid: int, priority: int, enabled: bool) -> None:
         self.host.bus.post(config_address(vpe.vm.vprop, vintid), config_byte(priority, enabled), 1)
 
-    async def _invalidate(self, cpu: HostCpu, register: int, value: int) -> None:
+    async def _invalidate(self, vpe: Vpe, register: int, value: int) -> None:
         bus = self.host.bus
-        async with self._inv_locks[cpu.index]:
+        async with vpe.lock, self._inv_locks[vpe.home.index]:
+            cpu = vpe.home
             await bus.dsb()
             bus.post64(cpu.rd_base + register, value)
             what = f"end of the invalidation on {cpu!r}"
@@ -241,7 +241,7 @@ class Gicv4(Residency):
         if self.v4_1:
             await self.first.run([("INVDB", {"vpeid": vpe.vpeid})], vsync=[vpe.vpeid])
         elif self.host.gic.direct_lpi:
-            await self._invalidate(vpe.home, regs.GICR_INVLPIR, vpe.doorbell_lpi)
+            await self._invalidate(vpe, regs.GICR_INVLPIR, vpe.doorbell_lpi)
         else:
             its = self.first
             await its.run([("INVALL", {"icid": vpe.home.index})], sync=[its.rdbase(vpe.home)])
@@ -299,8 +299,9 @@ class Gicv4(Residency):
 
     async def vsgi_pending(self, vpe: Vpe) -> int:
         """Mask of pending vSGIs, by GICR_VSGIR and VSGIPENDR of the home Redistributor."""
-        bus, cpu = self.host.bus, vpe.home
-        async with self._vsgir_locks[cpu.index]:
+        bus = self.host.bus
+        async with vpe.lock, self._vsgir_locks[vpe.home.index]:
+            cpu = vpe.home
             bus.post32(cpu.rd_base + regs.GICR_VSGIR, vpe.vpeid)
             value = await poll(
                 self.host.node,

@@ -33,7 +33,8 @@ class Residency(ABC):
         self.host = host
         self.version = version
         self.v4_1 = version == "4.1"
-        self._settling: set[int] = set()
+        self._settling: dict[int, int] = {}
+        self._deschedules = 0
         self._resident: dict[int, Vpe] = {}
         self._vmovp_lock = Lock("VMOVP sequence numbers")
         self._vmovp_seq = 0
@@ -97,8 +98,11 @@ class Residency(ABC):
     async def settle(self, cpu: HostCpu) -> None:
         """Wait for a deschedule on this CPU that was not waited for."""
         if cpu.index in self._settling:
-            self._settling.discard(cpu.index)
+            number = self._settling[cpu.index]
             await self._poll_dirty(cpu)
+            # Another thread may have waited for the same deschedule, and there may be a new one since.
+            if self._settling.get(cpu.index) == number:
+                del self._settling[cpu.index]
 
     async def make_nonresident(self, cpu: HostCpu, vpe: Vpe, *, need_db: bool) -> None:
         """Take a vPE off its CPU (its_make_vpe_non_resident); with `need_db` it asks for a doorbell and learns PendingLast.
@@ -127,7 +131,8 @@ class Residency(ABC):
             vpe.pending_last = await self._pending_last(cpu)
         else:
             vpe.pending_last = True
-            self._settling.add(cpu.index)
+            self._deschedules += 1
+            self._settling[cpu.index] = self._deschedules
 
     async def _pending_last(self, cpu: HostCpu) -> bool:
         try:
@@ -152,8 +157,12 @@ class Residency(ABC):
 
         On ITSs without single VMOVP the same sequence number and list go to each, one move at a time.
         """
-        await self.settle(vpe.home)
-        vpe.home = cpu
+        async with vpe.lock:
+            await self.settle(vpe.home)
+            await self._vmovp(vpe, cpu)
+            vpe.home = cpu
+
+    async def _vmovp(self, vpe: Vpe, cpu: HostCpu) -> None:
         fields: dict[str, Any] = {"vpeid": vpe.vpeid}
         if self.v4_1:
             fields |= {"db": 1, "default_doorbell": vpe.doorbell_lpi}

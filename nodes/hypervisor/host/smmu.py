@@ -97,6 +97,7 @@ class SmmuDriver:
         self._eventq = 0
         self._prod = 0
         self._event_cons = 0
+        self._overflow = 0
         self._lock = Lock("command queue of the SMMU")
         self._cr0 = 0
         self._vmids: set[int] = set()
@@ -270,7 +271,8 @@ class SmmuDriver:
                 self._report(data)
             self._event_cons = (self._event_cons + count) & wrap
             overflow = prod & 1 << 31
-            if overflow:
+            if overflow != self._overflow:
+                self._overflow = overflow
                 self.host.printk(f"{self.name}: EVTQ overflow detected -- events lost")
             bus.post32(base + regs.SMMU_EVENTQ_CONS, self._event_cons | overflow)
             await bus.dsb()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cosim.api import Lock
+
 if TYPE_CHECKING:
     from nodes.hypervisor.host.cpu import HostCpu
 
@@ -29,7 +31,7 @@ class VmTables:
 class Vpe:
     """One vPE. `home` is the CPU whose Redistributor it is mapped to (Linux's col_idx), `resident` the CPU where
     VPENDBASER names it now; `pending_last` says that a deliverable interrupt waits in its tables; `on_doorbell` is called
-    at EL2 when its doorbell LPI is taken."""
+    at EL2 when its doorbell LPI is taken. Whoever moves the vPE or uses registers of its home holds `lock`."""
 
     def __init__(self, vm: VmTables, vpeid: int, vpt: int, doorbell: int, home: HostCpu) -> None:
         self.vm = vm
@@ -45,6 +47,7 @@ class Vpe:
         self.on_doorbell: Callable[[], None] | None = None
         self.groups = 0
         self.committed = True
+        self.lock = Lock(f"home of vPE {vpeid:#x}")
 
     def __repr__(self) -> str:
         return f"vpe{self.vpeid:#x}"
