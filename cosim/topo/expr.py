@@ -241,9 +241,10 @@ class _Evaluator:
         raise ExprError(f"only lists and texts have items, not {value!r}")
 
     def call(self, node: ast.Call) -> Any:
-        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
-            name = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__
-            raise ExprError(f"function {name} is not known", did_you_mean(name, FUNCTIONS))
+        if not isinstance(node.func, ast.Name):
+            raise ExprError("only functions can be called, by their names", f"they are {', '.join(sorted(FUNCTIONS))}")
+        if node.func.id not in FUNCTIONS:
+            raise ExprError(f"function {node.func.id} is not known", did_you_mean(node.func.id, FUNCTIONS))
         if node.keywords:
             raise ExprError("functions take positional arguments only")
         return FUNCTIONS[node.func.id](*[self.visit(argument) for argument in node.args])

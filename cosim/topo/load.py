@@ -147,9 +147,9 @@ def _error(text: Text, detail: ErrorDetails) -> TopologyError:
     if kind == "literal_error":
         expected = str(detail.get("ctx", {}).get("expected", ""))
         message = f"must be {expected}, not {detail['input']!r}"
-        step = did_you_mean(
-            str(detail["input"]), [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
-        )
+        words = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
+        near = did_you_mean(str(detail["input"]), words)
+        step = near if near.startswith("did") else ""
     elif kind != "topology":
         expected = _EXPECTED.get(kind, "")
         message = f"must be {expected}, not {detail['input']!r}" if expected else f"is wrong: {message}"

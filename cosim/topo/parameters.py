@@ -158,6 +158,8 @@ class Parameters:
         """A field of the entry, with expressions filled in, as a value of the parameter's type."""
         path = ("parameters", name, key)
         try:
+            if spec.type == "span" and isinstance(value, int):
+                raise ValueError(f"must be a time with a unit such as 5ns, not {value!r}")
             filled = fill(value, self.values, self.unknown) if has_expression(value) else value
             return convert(spec.type, filled)
         except ExprError as error:

@@ -90,7 +90,10 @@ def parse(text: str, name: str) -> Text:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         what = " ".join(part for part in (error.context, error.problem) if part)
-        raise _fatal(name, place, f"topology must be YAML: {what}", "yaml-syntax") from None
+        lines = text.splitlines()
+        flow = "flow" in (error.context or "") and any("${" in line for line in lines[place[0] - 1 : place[0]])
+        step = "inside { } and [ ], texts that hold ${...} must be quoted" if flow else ""
+        raise _fatal(name, place, f"topology must be YAML: {what}", "yaml-syntax", step) from None
     except YAMLError as error:
         position = getattr(error, "position", 0)
         before = text[:position] if isinstance(position, int) else ""
@@ -105,8 +108,8 @@ def parse(text: str, name: str) -> Text:
     return result
 
 
-def _fatal(name: str, place: Place, what: str, code: str) -> TopologyErrors:
-    return TopologyErrors([TopologyError(what, code=code, where=_where(name, place))])
+def _fatal(name: str, place: Place, what: str, code: str, next_step: str = "") -> TopologyErrors:
+    return TopologyErrors([TopologyError(what, code=code, where=_where(name, place), next_step=next_step)])
 
 
 class _Builder:
@@ -150,7 +153,7 @@ class _Builder:
             self._stop(node, f"topology must be nested at most {MAX_DEPTH} deep")
 
     def _stop(self, node: Node, what: str) -> None:
-        raise _fatal(self.text.name, _place(node), what, "yaml-limit")
+        raise TopologyErrors([*self.text.errors, *_fatal(self.text.name, _place(node), what, "yaml-limit").errors])
 
     def _wrong(self, node: Node, what: str, next_step: str, code: str = "yaml-value") -> None:
         self.text.errors.append(
