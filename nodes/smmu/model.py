@@ -333,7 +333,7 @@ class Smmu(Node):
         name = "none" if event is None else event.name
         self._report(
             "faults", "transaction terminated", stream_id=f"{sid:#x}", address=f"{request.addr:#x}", write=write,
-            event=name, why=str(fault),
+            record=name, why=str(fault),
         )  # fmt: skip
         if event is None or (event == Event.C_BAD_STREAMID and not self.bank.field("SMMU_CR2", RECINVSID)):
             return
