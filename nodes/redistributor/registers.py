@@ -38,6 +38,7 @@ class Registers:
         self._ptz = False
         self._inv_busy = 0
         self._query = -1
+        self._query_timer: Any = None
         self._identify()
         self._hook_rd_frame()
         self._hook_sgi_frame()
@@ -309,9 +310,10 @@ class Registers:
             rd.after(rd.busy_ps, lambda: self.vsgi_state(vpe.vpeid, vpe.sgi.pending))
             return
         rd.transfer.forward(rd.vpes.moved.get(self._query, -1), "QueryVsgi", (self._query, rd.index))
-        rd.after(rd.stray_ps, self._no_vsgi_state, self._query)
+        self._query_timer = rd.after(rd.stray_ps, self._no_vsgi_state, self._query)
 
     def _no_vsgi_state(self, vpeid: int) -> None:
+        self._query_timer = None
         if self._query == vpeid:
             self._rd.fault("vpe_errors", "GICR_VSGIR names a vPE that is not mapped: nothing is pending", vpeid=vpeid)
             self.vsgi_state(vpeid, 0)
@@ -319,5 +321,8 @@ class Registers:
     def vsgi_state(self, vpeid: int, pending: int) -> None:
         """The answer to GICR_VSGIR; one that is no longer asked for is ignored."""
         if self._query == vpeid:
+            if self._query_timer is not None:
+                self._rd.cancel(self._query_timer)
+                self._query_timer = None
             self._query = -1
             self.bank["GICR_VSGIPENDR"] = pending

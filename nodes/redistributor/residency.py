@@ -12,7 +12,7 @@ stays 1, Valid=1 before the last deschedule has ended, and Valid=0 while still s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nodes.redistributor.vpe import Vpe
 
@@ -38,6 +38,7 @@ class Residency:
         self._settled = False  # busy_ps have passed
         self._drained = False  # the CPU interface has given back what it held
         self._lost = False  # no redistributor has the vPE
+        self._waiting: Any = None  # timer while the state is awaited
         self._no_doorbell = False  # deschedule with PendingLast=1
         self._doorbell = False
 
@@ -106,14 +107,20 @@ class Residency:
         self._wait_for_state()
 
     def _wait_for_state(self) -> None:
-        self._rd.after(self._rd.stray_ps, self._give_up, self._vpeid, self._vpt)
+        self._stop_waiting()
+        self._waiting = self._rd.after(self._rd.stray_ps, self._give_up)
 
-    def _give_up(self, vpeid: int, vpt: int) -> None:
-        if self.state == "scheduling" and self.vpe is None and (vpeid, vpt) == (self._vpeid, self._vpt):
-            which = {"vpeid": vpeid} if self._rd.v41 else {"vpt": f"{vpt:#x}"}
-            self._rd.fault("vpe_errors", "no redistributor has the vPE that became resident: VMAPP it first", **which)
-            self._lost = True
-            self.progress()
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._rd.cancel(self._waiting)
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        vpe = {"vpeid": self._vpeid} if self._rd.v41 else {"vpt": self._vpt}
+        self._rd.fault("vpe_errors", "no redistributor has the vPE that became resident: VMAPP it first", **vpe)
+        self._lost = True
+        self.progress()
 
     def wants(self, vpe: Vpe) -> bool:
         """Whether this is the vPE whose state residency waits for."""
@@ -126,6 +133,7 @@ class Residency:
         if not self.wants(vpe):
             return
         rd = self._rd
+        self._stop_waiting()
         self.vpe = vpe
         vpe.resident = True
         vpe.group0, vpe.group1 = self._group0, self._group1

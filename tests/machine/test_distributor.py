@@ -188,6 +188,23 @@ def test_spi_taken_while_its_withdrawal_is_on_the_way_is_active() -> None:
     assert gic.gicd_read(ISACTIVER1) == BIT and gic.take() == 1023
 
 
+def test_a_wire_that_toggles_quickly_sends_one_spi_at_a_time() -> None:
+    """Changes while a withdrawal is on its way wait for its acknowledge; the SPI is then offered once, as the wire is."""
+    gic = ready()
+
+    async def toggle() -> None:
+        for level in (1, 0, 1, 0, 1):
+            gic.its.spi.drive(SPI, level)
+            await gic.its.sleep(ns(3))
+
+    gic.run(toggle())
+    assert len(gic.pes[0].log_sets) <= 2 and gic.dist.count["spi_errors"] == 0
+    assert gic.take() == SPI
+    drive(gic, 0)
+    deactivate(gic)
+    assert gic.take() == 1023
+
+
 def test_irouter_chooses_the_pe_and_moves_what_is_pending() -> None:
     """IROUTER sends the SPI to the PE of that affinity; a change takes a pending SPI along; a wrong one is counted."""
     gic = ready(3)

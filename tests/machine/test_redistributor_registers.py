@@ -195,6 +195,28 @@ def test_deactivate_needs_the_right_group() -> None:
     assert gic.read(ISACTIVER, attr=SECURE) == 0
 
 
+def test_sgi_set_after_its_clear_is_not_lost_to_the_old_acknowledge() -> None:
+    """ICPENDR0, then ISPENDR0, while the acknowledge of the first one is on its way: the second one stays pending."""
+    gic = Gic()
+    gic.write(ISENABLER, 1)
+    gic.write(ISPENDR, 1)
+
+    async def take() -> None:
+        await gic.pes[0].sleep(ns(38))
+        gic.pes[0].take()
+
+    async def again() -> None:
+        gic.its.bus.post32(GICR + ICPENDR, 1)
+        gic.its.bus.post32(GICR + ISPENDR, 1)
+        await gic.its.bus.dsb()
+
+    gic.also("pe0", take())
+    gic.run(again())
+    assert gic.pes[0].taken == [0]
+    gic.write(ICACTIVER, 1)
+    assert gic.take() == 0 and gic.take() == 1023
+
+
 def test_group_off_in_the_cpu_interface_does_not_block_another() -> None:
     """An interrupt of a group that is off in ICC_IGRPEN is not sent, so that one of an enabled group gets through."""
     gic = Gic()

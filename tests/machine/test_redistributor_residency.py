@@ -280,6 +280,25 @@ def test_interrupt_taken_while_the_deschedule_is_on_the_way_is_not_pending_last(
     assert gic.vtake() == 1023 and gic.pes[0].vtaken == [(1, V)]
 
 
+def test_r6_dirty_waits_for_the_answer_of_the_pe() -> None:
+    """R6: however short the deschedule itself is, PendingLast is worked out after the virtual interface has answered."""
+    gic = mapped(busy_ps=1)
+    gic.schedule()
+    gic.send("SetVlpi", 1, V, NO_DOORBELL)
+
+    async def take() -> None:
+        await gic.pes[0].sleep(ns(44))  # the write arrives at 40, VClear at the PE at 45
+        gic.pes[0].vtake()
+
+    async def leave() -> int:
+        bus = gic.its.bus
+        await bus.write64(GICR + VPENDBASER, 1 | DOORBELL)
+        return await bus.read64(GICR + VPENDBASER)
+
+    gic.also("pe0", take())
+    assert not gic.run(leave()) & (PENDING_LAST | DIRTY)
+
+
 @pytest.mark.parametrize("why", ["disabled", "group off", "nothing"])
 def test_r7_pending_last_counts_deliverable_interrupts_only(why: str) -> None:
     """R7: PendingLast is 0 when what is pending is disabled or of a group that is off."""

@@ -131,6 +131,17 @@ def test_residency_away_from_home_claims_the_vpe() -> None:
     assert vtakes(gic, 2) == [W]
 
 
+def test_a_claim_that_was_answered_does_not_end_a_later_one() -> None:
+    """The limit on waiting for a claim counts from that claim: claims in quick succession all succeed."""
+    gic = two()
+    for n in range(60):
+        gic.schedule(rd=n % 2)
+        gic.deschedule(rd=n % 2, pending_last=True)
+    assert gic.rds[0].count["vpe_errors"] == gic.rds[1].count["vpe_errors"] == 0
+    gic.schedule(rd=0)
+    assert vtakes(gic, 0) == [3, V]
+
+
 def test_doorbell_of_a_vpe_away_from_home_rings_at_home() -> None:
     """The default doorbell LPI belongs to the home that VMAPP named, also when the vPE last ran elsewhere."""
     gic = two()
