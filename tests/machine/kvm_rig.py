@@ -13,6 +13,8 @@ from nodes.its.model import Its
 from nodes.memory.model import Memory
 from nodes.pe.model import Pe
 from nodes.redistributor.model import Redistributor
+from nodes.smmu.model import Smmu
+from nodes.smmute.model import Smmute
 from nodes.software import ipi, smmute_app
 from tests.machine import host_rig
 
@@ -22,6 +24,9 @@ RID_TO_STREAM = 0x3_0000
 DRAM = [(0x8000_0000, 0x7EF0_0000), (0x80_8000_0000, 0x1_8000_0000)]
 GUEST_RAM = [0x80_8000_0000, 0x8000_0000]
 LIMIT = seconds(60)
+
+
+Region = tuple[int, int, str] | tuple[int, int, str, int]
 
 
 class GuestPe(Pe):
@@ -41,6 +46,7 @@ class Machine:
         endpoint: bool = False,
         gic_version: str = "4.1",
         seed: int = 1,
+        plant: str = "",
         **params: Any,
     ) -> None:
         self.bench = Bench(seed)
@@ -49,7 +55,7 @@ class Machine:
         self._gic(gic_version)
         self.bench.add("memory", Memory)
         self._endpoint()
-        self.hypervisor = self._hypervisor(gic_version, params)
+        self.hypervisor = self._hypervisor(gic_version, {"break": plant, **params})
         self._links()
 
     def _gic(self, version: str) -> None:
@@ -78,9 +84,6 @@ class Machine:
             self.bench.add("smmu0", host_rig.Smmu)
             self.bench.add("smmute", host_rig.Endpoint)
             return
-        from nodes.smmu.model import Smmu
-        from nodes.smmute.model import Smmute
-
         self.bench.add("smmu0", Smmu, {})
         self.bench.add("smmute", Smmute, {"bus": 8, "device": 0, "functions": 2})
 
@@ -128,7 +131,7 @@ class Machine:
     def _link_endpoint(self, dram: list[tuple[int, int, str, int]]) -> None:
         bench = self.bench
         bench.map("hypervisor.bus", [(SMMU, 0x2_0000, "smmu0.regs")], latency=ns(40))
-        pci = [(ECAM, 0x1000_0000, "smmute.ecam"), (PCI_MMIO, PCI_MMIO, "smmute.mmio", PCI_MMIO)]
+        pci: list[Region] = [(ECAM, 0x1000_0000, "smmute.ecam"), (PCI_MMIO, PCI_MMIO, "smmute.mmio", PCI_MMIO)]
         bench.map("hypervisor.bus", pci, latency=ns(250))
         for n in range(self.pes):
             bench.map(f"pe{n}.bus", [pci[1]], latency=ns(250))

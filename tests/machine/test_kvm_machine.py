@@ -84,7 +84,7 @@ def test_trapped_wfi_blocks_and_doorbells_wake() -> None:
 
 def test_a_broken_vsgi_fails_the_test_as_documented() -> None:
     """With VSGI E = 0 for vCPU 2 the guest misses one acknowledge twice, and the verdict is a failure."""
-    machine = Machine(8, **{"break": "vsgi"})
+    machine = Machine(8, plant="vsgi")
     machine.run()
     text = machine.console(VSGI)
     for name in ("target-list", "broadcast"):
@@ -113,15 +113,15 @@ def test_the_host_console_shows_the_session() -> None:
 def test_the_digest_is_that_of_the_same_run() -> None:
     """Two runs have one digest; another parameter that changes a message has another."""
     digests = []
-    for options in ({}, {}, {"t_exit_kernel": us(2)}):
-        machine = Machine(2, **options)
+    for time in (us(1), us(1), us(2)):
+        machine = Machine(2, t_exit_kernel=time)
         machine.run()
         digests.append(machine.bench.digest())
     assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize(
-    "params", [{"tests": ["vsgi.ipj"]}, {"break": "all"}, {"guest_wait": "sleep"}, {"wfi_trap_policy": "maybe"}]
+    "params", [{"tests": ["vsgi.ipj"]}, {"plant": "all"}, {"guest_wait": "sleep"}, {"wfi_trap_policy": "maybe"}]
 )
 def test_a_wrong_parameter_is_refused_at_set_up(params: dict[str, Any]) -> None:
     """A parameter that is not allowed raises before anything runs, and names what is allowed."""

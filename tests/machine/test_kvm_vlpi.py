@@ -65,7 +65,7 @@ def test_routes_are_marked_with_the_physical_event_and_the_guests_interrupt() ->
 
 def test_a_discarded_event_is_noticed_by_the_guest_and_the_verdict() -> None:
     """break=discard: MSIs of transactions 1 and 9 are dropped, the driver's poll says so, eight are translated, the test fails."""
-    machine = run(**{"break": "discard"})
+    machine = run(plant="discard")
     text = machine.console(VLPI)
     assert [n for n in range(1, 11) if MISSED.format(n) in text] == [1, 9]
     assert text.count("= 0 Success") == 10
