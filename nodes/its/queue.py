@@ -52,7 +52,6 @@ class CommandQueue:
         self._events = events
         self._report = report
         self._on_command = on_command
-        self._epoch = 0
         self._work = Signal("commands")
         self.busy = False
         bank.on_write("GITS_CWRITER", self._write_cwriter)
@@ -65,9 +64,8 @@ class CommandQueue:
         return (self._bank.field("GITS_CBASER", "Size") + 1) * PAGE
 
     def restart(self) -> None:
-        """GITS_CBASER was written: CREADR goes to 0, CWRITER stays."""
+        """GITS_CBASER was written, while nothing was under way: CREADR goes to 0, CWRITER stays."""
         self._bank["GITS_CREADR"] = 0
-        self._epoch += 1
         self._work.notify()
 
     def wake(self) -> None:
@@ -96,25 +94,24 @@ class CommandQueue:
                 await self._work.wait()
                 continue
             self.busy = True
-            epoch = self._epoch
             try:
                 data = await self._bus.read_block(*span)
             except BusFault as fault:
-                self._fetch_failed(epoch, fault)
+                self._fetch_failed(fault)
                 continue
             commands = [decode(data[at : at + COMMAND_SIZE]) for at in range(0, len(data), COMMAND_SIZE)]
-            await self._execute(commands, epoch)
+            await self._execute(commands)
 
-    def _runs(self, epoch: int) -> bool:
+    def _runs(self) -> bool:
         bank = self._bank
-        if epoch != self._epoch or bank["GITS_CREADR"] & STALLED:
+        if bank["GITS_CREADR"] & STALLED:
             return False
         return bool(bank.field("GITS_CTLR", "Enabled") and bank.field("GITS_CBASER", "Valid"))
 
     def _pending(self) -> tuple[int, int] | None:
         """(address, bytes) of commands to fetch, up to the end of the ring; None if there are none."""
         bank = self._bank
-        if not self._runs(self._epoch):
+        if not self._runs():
             return None
         read, write, ring = bank["GITS_CREADR"] & OFFSET, bank["GITS_CWRITER"] & OFFSET, self.ring
         if read == write or write >= ring:
@@ -122,27 +119,25 @@ class CommandQueue:
         base = bank.field("GITS_CBASER", "Physical_Address") << 12
         return base + read, (write if write > read else ring) - read
 
-    def _fetch_failed(self, epoch: int, fault: BusFault) -> None:
+    def _fetch_failed(self, fault: BusFault) -> None:
         self._report("queue_errors", "the command queue must be readable; write CWRITER.Retry to go on", why=str(fault))
-        if epoch == self._epoch:
-            self._bank["GITS_CREADR"] |= STALLED
+        self._bank["GITS_CREADR"] |= STALLED
 
-    async def _execute(self, commands: list[Command], epoch: int) -> None:
+    async def _execute(self, commands: list[Command]) -> None:
         at = 0
-        while at < len(commands) and self._runs(epoch):
+        while at < len(commands) and self._runs():
             command = commands[at]
             try:
                 if self._is_sync(command):
-                    at += await self._syncs(commands[at:], epoch)
+                    at += await self._syncs(commands[at:])
                     continue
                 await self._one(command)
             except Fault as fault:
                 self._failed(command, fault.cause)
                 if self._config.stalls:
-                    if epoch == self._epoch:
-                        self._bank["GITS_CREADR"] |= STALLED
+                    self._bank["GITS_CREADR"] |= STALLED
                     return
-            self._advance(epoch)
+            self._advance()
             at += 1
 
     async def _one(self, command: Command) -> None:
@@ -171,17 +166,16 @@ class CommandQueue:
             offset=f"{self._bank['GITS_CREADR'] & OFFSET:#x}",
         )
 
-    def _advance(self, epoch: int) -> None:
+    def _advance(self) -> None:
         self._on_command()
-        if epoch == self._epoch:
-            self._bank["GITS_CREADR"] = ((self._bank["GITS_CREADR"] & OFFSET) + COMMAND_SIZE) % self.ring
+        self._bank["GITS_CREADR"] = ((self._bank["GITS_CREADR"] & OFFSET) + COMMAND_SIZE) % self.ring
 
     # -- SYNC and VSYNC ------------------------------------------------------------------------------------------------
 
     def _is_sync(self, command: Command) -> bool:
         return command.name == "SYNC" or command.name == "VSYNC" and self._config.virtual
 
-    async def _syncs(self, commands: list[Command], epoch: int) -> int:
+    async def _syncs(self, commands: list[Command]) -> int:
         """Carry out the run of SYNCs and VSYNCs that `commands` begins with; how many. Raises Fault of the first."""
         await self._events.drained()
         futures = [await self._settled(lambda: self._ask(commands[0]))]
@@ -198,7 +192,7 @@ class CommandQueue:
             self._table_fault(fault)
         for future in futures:
             await future
-            self._advance(epoch)
+            self._advance()
         return len(futures)
 
     def _ask(self, command: Command) -> Future[None]:

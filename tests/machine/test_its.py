@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cosim.api import BusFault, ModelError
+from cosim.api import BusFault, ModelError, ns, us
 from tests.machine.its_bench import (
     BASER,
     CBASER,
@@ -19,6 +19,7 @@ from tests.machine.its_bench import (
     INDIRECT,
     ITT,
     QUEUE,
+    REGS,
     SGIR,
     TRANSLATER,
     TYPER,
@@ -132,6 +133,24 @@ def test_quiescent_while_enabled_and_disabled() -> None:
     assert bench.read(CTLR, 4) == 0
     bench.ack(*bench.take_syncs()[0])
     assert bench.read(CTLR, 4) == QUIESCENT
+
+
+def test_not_quiescent_while_a_table_write_is_on_its_way() -> None:
+    """After the disable Quiescent stays 0 until the entries written are in memory."""
+    bench = ItsBench(memory_latency=us(5)).enable()
+    target = bench.queue([mapc(0, 1)])
+
+    async def body() -> list[int]:
+        bus = bench.host.bus
+        await bus.write(REGS + CWRITER, target)
+        while await bus.read64(REGS + CREADR) != target:
+            await bench.host.sleep(ns(100))
+        await bus.write32(REGS + CTLR, 0)
+        before = await bus.read32(REGS + CTLR)
+        await bench.host.sleep(us(11))
+        return [before, await bus.read32(REGS + CTLR)]
+
+    assert bench.bench.call("host", body()) == [0, QUIESCENT]
 
 
 @pytest.mark.parametrize("offset", [CBASER, BASER, BASER + 8])

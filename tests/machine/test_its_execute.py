@@ -456,3 +456,17 @@ def test_shared_vpe_table_belongs_to_alloc() -> None:
     bench.run(encode("VMAPP", vpeid=7, valid=0), sync(0))
     assert bench.memory.peek(VPES, 0x100) == before
     assert bench.count["command_errors"] == 0
+
+
+def test_vpes_of_another_table_are_not_mapped() -> None:
+    """A vPE is mapped on this ITS by its VMAPP only: a valid entry of a table that it is given later does not map one."""
+    bench = standard()
+    bench.memory.poke(VPES + 0x1_0000, bench.memory.peek(VPES, 0x100))
+    bench.write(CTLR, 0, 4)
+    bench.baser(2, VPES, PAGES_64K)
+    bench.write(CTLR, 1, 4)
+    assert bench.sgir(7, 1) == [(3, "SetVsgi", (7, 1))]
+    bench.write(CTLR, 0, 4)
+    bench.baser(2, VPES + 0x1_0000, PAGES_64K)
+    bench.write(CTLR, 1, 4)
+    assert bench.sgir(7, 1) == []
