@@ -148,6 +148,7 @@ async def launch(
                 if not supervisor.done.is_set():
                     await supervisor.stop(Interrupted("the caller left the run's context", signum=15))
                 await supervisor.done.wait()
+                supervisor.events.close()
     if raised is not None:
         raise raised
 

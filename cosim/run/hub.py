@@ -6,6 +6,7 @@ plain lists through `emit`; commands of the supervisor come in through `command`
 
 Events for the supervisor (lists; first item the name):
     joined worker pid | running | progress sim_time events grants messages | side [records in order]
+    unreachable worker text (to be answered by `lost`)
     error {code what where node sim_time_ps next_step traceback exit_code} | stall worker seconds
     reply number {view} | end {report}
 Commands: stop reason | lost worker text | query number | release worker (a stall was excused)
@@ -279,7 +280,8 @@ class Hub:
         try:
             self.link.send(self._identity[worker], frame)
         except LinkClosed as error:
-            self._lose(worker, f"its link is closed ({error})")
+            # The supervisor knows how the process ended and answers with `lost`.
+            self.emit(["unreachable", worker, str(error)])
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -349,8 +351,9 @@ class Hub:
         horizon = self._horizon()
         self._release_side(horizon)
         self.journal.flush()
-        shown = max(self._now) if horizon >= NEVER else horizon
-        self.emit(["progress", shown, self.events, self.grants, self.messages])
+        if len(self._ready) == len(self.names):
+            shown = max(self._now) if horizon >= NEVER else horizon
+            self.emit(["progress", shown, self.events, self.grants, self.messages])
         if len(self._ready) < len(self.names) and now > self._join_deadline and self._stop is None:
             missing = [self.names[w] for w in range(len(self.names)) if w not in self._ready]
             self._error(

@@ -77,7 +77,6 @@ class Supervisor:
         self._queries: dict[int, anyio.Event] = {}
         self._views: dict[int, dict[str, Any]] = {}
         self._cpu: dict[int, float] = {}
-        self._joined: dict[int, int] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -132,6 +131,16 @@ class Supervisor:
             await anyio.sleep(0.05)  # what it said last is on its way through the hub
             await self._hub.command("lost", worker, child.how_it_ended())
 
+    async def _lost(self, worker: int, text: str) -> None:
+        """The hub could not reach a worker: say how its process ended, if it did."""
+        how = text
+        if not self.in_process:
+            child = self.children[worker + 1]
+            with anyio.move_on_after(1.0):
+                await child.wait()
+                how = child.how_it_ended()
+        await self._hub.command("lost", worker, how)
+
     async def _serve_hub(self) -> None:
         """Take the hub's events until its end."""
         while (event := await self._hub.next()) is not None:
@@ -141,12 +150,13 @@ class Supervisor:
             elif name == "progress":
                 self.progress = dict(zip(("sim_time_ps", "events", "grants", "messages"), args, strict=True))
                 self._show("progress", **self.progress)
-            elif name == "joined":
-                self._joined[args[0]] = args[1]
             elif name == "running":
                 self._running()
             elif name == "error":
                 self._error(args[0])
+            elif name == "unreachable":
+                assert self._group is not None
+                self._group.start_soon(self._lost, *args)
             elif name == "stall":
                 await self._stall(*args)
             elif name == "reply":
@@ -158,6 +168,9 @@ class Supervisor:
                 self.outcome.report = args[0]
                 return
         if self.outcome.report is None and not self.outcome.errors:
+            if self._hub.child is not None:
+                with anyio.move_on_after(1.0):
+                    await self._hub.child.wait()
             self._hub_gone()
 
     def _running(self) -> None:
@@ -275,9 +288,9 @@ class Supervisor:
 
     async def _stall(self, worker: int, seconds: float) -> None:
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
-        child = next((c for c in self.children[1:] if c.pid == self._joined.get(worker)), None)
-        if child is None:
-            return
+        if self.in_process:
+            return  # one process: its threads share the caller's clock, and the caller can see
+        child = self.children[worker + 1]
         cpu, state = child.cpu_and_state()
         before = self._cpu.setdefault(worker, cpu)
         if state != "S" and cpu - before < self.limits.stall_s:
