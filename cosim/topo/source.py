@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -55,6 +56,32 @@ def _place(node: Node) -> Place:
     return (node.start_mark.line + 1, node.start_mark.column + 1)
 
 
+class _Limit(Exception):
+    """Too deep, or too much; where."""
+
+    def __init__(self, what: str, mark: Any) -> None:
+        super().__init__(what)
+        self.place = (mark.line + 1, mark.column + 1)
+
+
+class _Composer(Composer):
+    """Stops at the limits while it reads, since the scanner's time grows with the square of the depth."""
+
+    depth = 0
+    count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        self.count += 1
+        if self.depth > MAX_DEPTH + 1:
+            raise _Limit(f"topology must be nested at most {MAX_DEPTH} deep", self.parser.peek_event().start_mark)
+        if self.count > MAX_VALUES:
+            raise _Limit(f"topology must have at most {MAX_VALUES} values", self.parser.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def read(path: FilePath) -> Text:
     """Read and parse a file.
 
@@ -85,7 +112,9 @@ def parse(text: str, name: str) -> Text:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            root = YAML(typ="safe", pure=True).compose(text)
+            yaml = YAML(typ="safe", pure=True)
+            yaml.Composer = _Composer
+            root = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
@@ -100,8 +129,8 @@ def parse(text: str, name: str) -> Text:
         place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
         reason = getattr(error, "reason", None) or str(error).splitlines()[0]
         raise _fatal(name, place, f"topology must be YAML: {reason}", "yaml-syntax") from None
-    except RecursionError:
-        raise _fatal(name, (1, 1), f"topology must be nested at most {MAX_DEPTH} deep", "yaml-limit") from None
+    except _Limit as limit:
+        raise _fatal(name, limit.place, str(limit), "yaml-limit") from None
     if root is None:
         raise _fatal(name, (1, 1), "topology must not be empty", "yaml-syntax")
     result.data = _Builder(result).build(root, ())
@@ -147,7 +176,7 @@ class _Builder:
             self._stop(node, "an alias must not stand inside what it repeats")
         if self.aliases > MAX_ALIASES:
             self._stop(node, f"aliases must repeat at most {MAX_ALIASES} values")
-        if self.count > MAX_VALUES:
+        if self.count > MAX_VALUES:  # aliases count each time
             self._stop(node, f"topology must have at most {MAX_VALUES} values")
         if len(path) > MAX_DEPTH:
             self._stop(node, f"topology must be nested at most {MAX_DEPTH} deep")
