@@ -68,10 +68,13 @@ class Context(Protocol):
 
 
 class _Frame:
-    __slots__ = ("coroutine", "error", "masked_below", "operation", "result", "until")
+    """A coroutine, made by `start` when it first runs, and the operation that it is at."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], masked_below: bool) -> None:
-        self.coroutine = coroutine
+    __slots__ = ("coroutine", "error", "masked_below", "operation", "result", "start", "until")
+
+    def __init__(self, start: IrqHandler, masked_below: bool) -> None:
+        self.start = start
+        self.coroutine: Coroutine[Any, Any, None] | None = None
         self.masked_below = masked_below
         self.operation: Operation | None = None
         self.result: Result = None
@@ -88,7 +91,7 @@ class ProgramContext:
         self.masked = True
         self.journal: list[Entry] = []
         self.handler: IrqHandler | None = None
-        self._frames = [_Frame(program(ProgramCpu(self), args, dict(params)), masked_below=True)]
+        self._frames = [_Frame(lambda: program(ProgramCpu(self), args, dict(params)), masked_below=True)]
 
     @classmethod
     def replay(
@@ -146,6 +149,8 @@ class ProgramContext:
         result, error = frame.result, frame.error
         frame.result = frame.error = None
         try:
+            if frame.coroutine is None:
+                frame.coroutine = frame.start()
             asked = frame.coroutine.throw(error) if error is not None else frame.coroutine.send(result)
         except StopIteration:
             return False
@@ -182,14 +187,15 @@ class ProgramContext:
         if self.handler is None:
             raise Crash(f"program {self.name!r} took an IRQ without a handler: set_irq_handler before irq_enable")
         self.journal.append(("irq", self._frames[-1].operation is not None))
-        self._frames.append(_Frame(self.handler(), masked_below=self.masked))
+        self._frames.append(_Frame(self.handler, masked_below=self.masked))
         self.masked = True
 
     def close(self) -> None:
         """Close every frame, the innermost first."""
         frames, self._frames = self._frames, []
         for frame in reversed(frames):
-            frame.coroutine.close()
+            if frame.coroutine is not None:
+                frame.coroutine.close()
 
 
 def _describe(failure: Exception) -> str:

@@ -25,7 +25,7 @@ SECONDARY_ENTRY = 1
 
 _MS = 10**9
 STEP_PS, STEPS = 100 * _MS, 50
-READY_LIMIT_PS = 5000 * _MS
+READY_LIMIT_PS = 500 * _MS
 
 
 class _Cpu:
@@ -86,7 +86,7 @@ class _Sender(_Cpu):
                 self.cpu, self.count, lambda records: all(r.ready for r in records), READY_LIMIT_PS
             )
             if not ready:
-                await self.report.abort("CPUs must be ready within 5s")
+                await self.report.abort("CPUs must be ready within 500 ms")
             everyone = range(self.count)
             await self.test("self", [self.index], self.send_list)
             await self.test("target-list", [n for n in everyone if n % 2 != self.index % 2], self.send_list)

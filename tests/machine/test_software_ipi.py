@@ -156,7 +156,7 @@ def test_cpu_that_never_starts_aborts() -> None:
                 super().start(index, entry, x0)
 
     board = Missing(program, "ipi", {}).run()
-    assert board.text == "ABORT: gicv3: ipi: CPUs must be ready within 5s\nSUMMARY: 0 tests\n\nEXIT: STATUS=255\n"
+    assert board.text == "ABORT: gicv3: ipi: CPUs must be ready within 500 ms\nSUMMARY: 0 tests\n\nEXIT: STATUS=255\n"
 
 
 @pytest.mark.parametrize(
