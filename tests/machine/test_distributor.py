@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosim.api import NONSECURE, SECURE, ns
+from nodes.distributor.spi import Spis
 from tests.machine.redistributor_bench import GICD, SGI_BASE, Gic
 
 CTLR, TYPER, TYPER2, PIDR2 = 0x0, 0x4, 0xC, 0xFFE8
@@ -203,6 +204,28 @@ def test_a_wire_that_toggles_quickly_sends_one_spi_at_a_time() -> None:
     drive(gic, 0)
     deactivate(gic)
     assert gic.take() == 1023
+
+
+def test_nothing_is_sent_between_a_withdrawal_and_its_acknowledge() -> None:
+    """Whatever changes meanwhile, there is one withdrawal for each SPI sent, and the next follows its acknowledge."""
+    log: list[tuple[str, int]] = []
+    spis = Spis(
+        64,
+        [0],
+        True,
+        5,
+        lambda target, intid, priority, group: log.append(("send", priority)),
+        lambda target, intid: log.append(("withdraw", intid)),
+        lambda intid: None,
+    )
+    spis.enabled = spis.group = BIT << 32
+    for level in (1, 0, 1, 0):
+        spis.drive(SPI, level)
+    spis.priority[SPI] = 0x80
+    spis.drive(SPI, 1)
+    assert log == [("send", 0), ("withdraw", SPI)]
+    spis.cleared(SPI)
+    assert log == [("send", 0), ("withdraw", SPI), ("send", 0x80)]
 
 
 def test_irouter_chooses_the_pe_and_moves_what_is_pending() -> None:
