@@ -55,7 +55,9 @@ class Rig:
 
     def __init__(self, *, slow: Span = ns(60), endpoint: bool = True, **params: Any) -> None:
         self.bench = bench = Bench()
-        smmu_params = {name: params.pop(name) for name in ("update_latency", "gbpa_abort", "oas") if name in params}
+        smmu_params: dict[str, Any] = {
+            name: params.pop(name) for name in ("update_latency", "gbpa_abort", "oas") if name in params
+        }
         self.smmu = bench.add("smmu0", Smmu, smmu_params)
         self.memory = bench.add("memory", Memory)
         self.host = bench.probe("host")
@@ -88,6 +90,13 @@ class Rig:
 
     def _level(self, peer: Peer, message: Received) -> None:
         self.lines.append(message.fields)
+
+    @property
+    def now(self) -> int:
+        """Time reached (ps)."""
+        kernel = self.bench.kernel
+        assert kernel is not None
+        return kernel.now
 
     # -- host ----------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cosim.api import BusFault, ns, us
@@ -9,7 +11,7 @@ from nodes.smmute.regs import ERROR, FRAME_MISCONFIGURED, HALTED, MEMCPY, RAND48
 from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, SIDS, Rig
 
 
-def rig(function: int = 1, **params: int) -> Rig:
+def rig(function: int = 1, **params: Any) -> Rig:
     made = Rig(**params).start().map_all()
     made.enable(function)
     return made
@@ -44,7 +46,7 @@ def test_status_is_visible_while_running_and_before_the_interrupt() -> None:
     """Right after the start cmd reads the command; the frame is idle before its MSI has left the SMMU."""
     r = rig()
     r.post(MEMCPY, IOVA, IOVA + 0xFF, function=1, to=IOVA + 0x1000)
-    r.bench.run(r.bench.kernel.now + ns(600))
+    r.bench.run(r.now + ns(600))
     assert r.smmute.functions[0x801].bank(0).at("cmd", 0) == MEMCPY
     seen: list[int] = []
     respond = r.its.respond
@@ -158,7 +160,7 @@ def test_many_frames_at_once() -> None:
     r = rig()
     one = rig()
     one.program(MEMCPY, IOVA, IOVA + 0xFFF, function=1, to=IOVA + 0x8000)
-    start = r.bench.kernel.now
+    start = r.now
     for n in range(8):
         frame = n if n < 4 else 1024 + n
         r.memory.poke(DATA + n * 0x100, bytes([n + 1]) * 0x100)
