@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nodes.redistributor.model import Redistributor
 
 GIC600_IIDR = 0x0200_043B
-VPE_ENTRY_WORDS = 4
-"""64-bit words of an entry of the vPE configuration table; GITS_BASER2's entries are as large."""
+VPE_ENTRY_WORDS = 1
+"""64-bit words of an entry of the vPE configuration table; as in GITS_BASER2, which may name the same table."""
 
 ENABLE_LPIS, CES, IR, DPG = 1 << 0, 1 << 1, 1 << 2, 7 << 24
 PTZ = 1 << 62
