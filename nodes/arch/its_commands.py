@@ -8,8 +8,9 @@ as an 8-bit priority of which bits [7:4] travel.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping, NamedTuple
+from typing import NamedTuple
 
 COMMAND_SIZE = 32
 _WORDS = struct.Struct("<4Q")
