@@ -112,6 +112,18 @@ def test_cbaser_resets_creadr_only() -> None:
     assert (bench.read(CREADR), bench.read(CWRITER)) == (0, 0x40)
 
 
+def test_a_ring_made_smaller_than_cwriter() -> None:
+    """When CBASER leaves CWRITER outside the ring nothing is executed until CWRITER is written."""
+    bench = ItsBench(queue_pages=2).enable()
+    bench.run(*[mapc(0, 1)] * 130)
+    bench.write(CTLR, 0, 4)
+    bench.write(CBASER, VALID | QUEUE)
+    bench.write(CTLR, 1, 4)
+    assert bench.read(CREADR) == 0 and bench.count["commands"] == 130
+    bench.write(CWRITER, 0x40)
+    assert bench.read(CREADR) == 0x40 and bench.count["commands"] == 132
+
+
 def test_cwriter_beyond_the_ring() -> None:
     """An offset outside the ring is not taken, counted and logged."""
     bench = ItsBench().enable()
@@ -162,6 +174,16 @@ def test_run_of_syncs_is_asked_together() -> None:
     bench.ack(*syncs[1])
     bench.bench.run()
     assert bench.take() == [(1, "InvAll", ())]
+
+
+def test_a_sync_never_passes_a_command() -> None:
+    """A command between two SYNCs waits for the first and is followed by the second."""
+    bench = ItsBench().enable()
+    bench.run(mapc(0, 1))
+    order = bench.watch(1)
+    bench.run(invall(0), sync(1), sync(1), invall(0), sync(1), invall(0))
+    assert order == ["InvAll", "Sync", "Sync", "InvAll", "Sync", "InvAll"]
+    assert bench.count["commands"] == 7
 
 
 def test_bad_sync_behind_a_good_one() -> None:
