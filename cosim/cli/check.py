@@ -16,7 +16,7 @@ from cosim.cli.common import entries, parse_sets
 @click.option(
     "--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the topology; may be repeated."
 )
-@click.option("--workers", default="per-node", show_default=True, help="As in `cosim up`.")
+@click.option("--workers", help="As in `cosim up`.")
 @click.option("--test", "tests", multiple=True, metavar="NAME", help="Only this test; may be repeated.")
 @click.option("--allow-models", multiple=True, metavar="PREFIX", help="Let the topology load models from this package.")
 @click.option("--json", "as_json", is_flag=True, help="Print the resolved plan, or the errors, as JSON.")

@@ -30,9 +30,7 @@ from cosim.cli.common import entries, parse_sets
 )
 @click.option(
     "--workers",
-    default="per-node",
-    show_default=True,
-    help="per-node, auto, or a number of processes; 0: all in this process.",
+    help="per-node, auto, or a number of processes; 0: all in this process (default: the topology's, else per-node).",
 )
 @click.option("--engine", default="local", show_default=True, help="What places the workers.")
 @click.option("--until", metavar="TIME", help="End of the run in simulated time, e.g. 5ms (exclusive).")

@@ -85,7 +85,7 @@ async def launch(
     topology: str | os.PathLike[str],
     *,
     set: Mapping[str, Any] | None = None,
-    workers: str | int = "per-node",
+    workers: str | int | None = None,
     engine: str = "local",
     until: str | None = None,
     seed: int | None = None,
@@ -100,7 +100,8 @@ async def launch(
     Args:
         topology: a topology file, or the name of one that comes with cosim.
         set: parameters, as ``--set NAME=VALUE``.
-        workers: "per-node", "auto", or a number of processes; 0 is everything in this process.
+        workers: "per-node", "auto", or a number of processes; 0 is everything in this process. None is what the topology
+            says, which is "per-node" unless its `deploy` block says otherwise.
         engine: what places the workers; "local".
         until: end of the run in simulated time, e.g. "5ms".
         seed: of every node's random numbers.
@@ -126,7 +127,7 @@ async def launch(
         sets={name: _as_text(value) for name, value in (set or {}).items()},
         tests=tests,
         seed=seed,
-        workers=str(workers),
+        workers=None if workers is None else str(workers),
         until=until,
         allow_models=allow_models,
     )
@@ -134,7 +135,7 @@ async def launch(
     directory.write("plan.json", resolved.plan.to_dict())
     directory.write("topology.yaml", resolved.topology_yaml)
     supervisor = Supervisor(
-        resolved.plan, directory, in_process=str(workers) == "0", limits=Limits(stall_limit_s, join_limit_s)
+        resolved.plan, directory, in_process=resolved.workers == "0", limits=Limits(stall_limit_s, join_limit_s)
     )
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:
