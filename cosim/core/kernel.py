@@ -43,8 +43,10 @@ class Hosted(Protocol):
     name: str
     now: int
     reaction: int
-    promising: bool
-    """Whether `promise` is to be asked at all."""
+
+    @property
+    def promising(self) -> bool:
+        """Whether `promise` is to be asked at all."""
 
     def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
         """Handle one message at `now`."""

@@ -164,6 +164,8 @@ class Node:
     kind: ClassVar[str] = ""
     _handlers: ClassVar[dict[tuple[int, str | None], str]] = {}
     _ports: ClassVar[dict[str, Port]] = {}
+    counters: ClassVar[tuple[str, ...]] = ()
+    """Counters that are reported also when they are 0."""
     promising: ClassVar[bool] = False
     """Whether this class overrides `promise`; the kernel asks only those."""
 
@@ -189,7 +191,7 @@ class Node:
         self.now: Instant = 0
         self.kernel: Kernel = cast("Kernel", None)
         self.scheduler = Scheduler()
-        self.count: Counter[str] = Counter()
+        self.count: Counter[str] = Counter(dict.fromkeys(self.counters, 0))
         self.rng = random.Random(
             int.from_bytes(blake2b(f"{seed}:{plan.name}".encode(), digest_size=8).digest(), "little")
         )

@@ -24,6 +24,15 @@ class Hypervisor(HostNode):
     """Firmware, host kernel, KVM and kvmtool on all PEs."""
 
     kind = "hypervisor"
+    counters = (
+        "exits",
+        "exits_sgi_trap",
+        "exits_irq",
+        "exits_vmm",
+        "host_lpis",
+        "lr_injections",
+        "lr_injections_other",
+    )
 
     def setup(self) -> None:
         """Make the host; ModelError for a parameter that is not allowed."""

@@ -37,6 +37,7 @@ class Its(Node):
     """
 
     kind = "its"
+    counters = ("commands", "command_errors", "msi_translated", "msi_dropped", "sgir_writes")
     regs = MmioTarget("control, translation and vSGI frames")
     net = Channel(GIC_NET, "to every redistributor")
     bus = MmioInitiator("command queue and tables in memory")

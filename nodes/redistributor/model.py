@@ -39,6 +39,7 @@ class Redistributor(Node):
     """Registers at `regs`: RD_base +0, SGI_base +0x10000, VLPI_base +0x20000."""
 
     kind = "redistributor"
+    counters = ("vlpi_delivered", "vsgi_delivered", "doorbells")
 
     regs = MmioTarget("GICR_ frames")
     cpu = Channel(GIC_STREAM, "the PE's CPU interface")

@@ -76,6 +76,7 @@ class Smmu(Node):
     """
 
     kind = "smmu"
+    counters = ("translations", "faults", "msis")
     regs = MmioTarget("pages 0 and 1")
     upstream = MmioTarget("transactions of endpoints; one peer per function, link attribute stream_id")
     bus = MmioInitiator("memory: tables, queues and translated transactions")

@@ -22,6 +22,7 @@ class Smmute(Node):
     """
 
     kind = "smmute"
+    counters = ("transactions", "msis")
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")
     mmio = MmioTarget("memory space; absolute PCI addresses")
     dma0 = MmioInitiator("function 0's transactions")
