@@ -116,7 +116,7 @@ def _flow(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0x1000 and value % 1000:
         return f"{value:#x}"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value.replace("${", "$${"), ensure_ascii=False)
     return json.dumps(value)
 
 
