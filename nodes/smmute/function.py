@@ -146,6 +146,7 @@ class Function:
             self._command(bank, pair, frame, value)
 
     def _command(self, bank: Bank, pair: int, frame: int, command: int) -> None:
+        launch = self._launches[pair, frame] = self._launches.get((pair, frame), 0) + 1
         if command in (NO_FRAME, HALTED):
             bank.set_at("cmd", frame, HALTED)
             return
@@ -162,7 +163,6 @@ class Function:
         if bank.field("uctrl", "RATE", frame):
             self._report("rate_ignored", "uctrl.RATE is not modelled: the engine does not limit itself", frame=frame)
         self.node.count["transactions"] += 1
-        launch = self._launches[pair, frame] = self._launches.get((pair, frame), 0) + 1
         bank.set_at("count_of_transactions_launched", frame, 0)
         bank.set_at("count_of_transactions_returned", frame, 0)
         run = Run(self, bank, frame, job)
@@ -187,7 +187,7 @@ class Function:
         elif job.msiaddress == 1:
 
             def aborted() -> None:
-                if current() and bank.at("cmd", frame) in IDLE:
+                if current():  # else the frame is in use for something else by now
                     bank.set_field("uctrl", "MSI_ABORTED", 1, frame)
 
             self.msix.fire(job.msidata, aborted)

@@ -56,7 +56,9 @@ class Rig:
     def __init__(self, *, slow: Span = ns(60), endpoint: bool = True, **params: Any) -> None:
         self.bench = bench = Bench()
         smmu_params: dict[str, Any] = {
-            name: params.pop(name) for name in ("update_latency", "gbpa_abort", "oas") if name in params
+            name: params.pop(name)
+            for name in ("update_latency", "gbpa_abort", "oas", "device_id_offset")
+            if name in params
         }
         self.smmu = bench.add("smmu0", Smmu, smmu_params)
         self.memory = bench.add("memory", Memory)

@@ -32,6 +32,7 @@ from tests.machine.smmute_bench import (
     STRTAB,
     STRTAB_BASE,
     SYNC,
+    TABLES,
     TRANSLATER,
     VMID,
     Rig,
@@ -242,11 +243,21 @@ def test_aborted_command_fetch() -> None:
     assert r.run(SYNC) == 2 << 24
 
 
+def test_long_run_of_commands() -> None:
+    """More commands than one 4 KiB fetch holds are consumed in order, up to the illegal one."""
+    r = rig()
+    r.set(CR0, 0)
+    r.set(CMDQ_BASE, CMDQ | 9, 8)
+    r.set(CR0, CMDQEN)
+    r.memory.poke(CMDQ, command(TLBI_ALL) * 400 + command(0xFF))
+    r.set(CMDQ_PROD, 450)
+    assert r.reg(CMDQ_CONS) == 1 << 24 | 400
+
+
 def test_sync_waits_for_transactions_under_way() -> None:
-    """CMD_SYNC completes only after a transaction that used the old translation is complete."""
+    """CMD_SYNC completes only after a transaction that began before it, here with a walk of five fetches, is complete."""
     r = rig(slow=us(5))
     r.map(IOVA, DATA)
-    r.load(IOVA)
     done: dict[str, int] = {}
 
     async def dma() -> None:
@@ -264,28 +275,33 @@ def test_sync_waits_for_transactions_under_way() -> None:
 
     r.bench._pending.append(("ep0", dma()))
     r.bench.call("host", host())
+    assert done["dma"] > us(60)
     assert done["sync"] >= done["dma"] - ns(250)
 
 
-def test_invalidation_reaches_a_walk_under_way() -> None:
-    """A walk that began before an invalidation is not cached after it."""
+@pytest.mark.parametrize(("item", "sleep"), [(command(TLBI_ALL), us(25)), (command(CFGI_ALL, 0, 31), us(1))])
+def test_invalidation_reaches_a_fetch_under_way(item: bytes, sleep: int) -> None:
+    """What a walk or an STE fetch that began before an invalidation brings is not cached after it."""
     r = rig(slow=us(5))
+    other = TABLES + 0x10_0000
     r.map(IOVA, DATA)
+    r.map(IOVA, DATA + 0x1000, root=other)
     r.memory.poke(DATA, b"\1")
     r.memory.poke(DATA + 0x1000, b"\2")
-    r.load(IOVA + 8)
-    r.run(command(TLBI_ALL), SYNC)
+    r.memory.poke(CMDQ, item)
 
     async def host() -> None:
-        at = CMDQ + 2 * 16
-        r.memory.poke(at, command(TLBI_ALL))
-        await r.host.sleep(us(25))
-        r.host.bus.post32(0x4000_0000 + CMDQ_PROD, 3)
+        await r.host.sleep(sleep)
+        r.host.bus.post32(0x4000_0000 + CMDQ_PROD, 1)
+        if item[0] == CFGI_ALL:
+            await r.host.sleep(us(15))
+            r.ste(SIDS[0], ste(other, extra=1))
 
     r.bench._pending.append(("host", host()))
     assert r.load(IOVA, 1) == 1
-    assert r.smmu.count["commands"] == 3
-    r.map(IOVA, DATA + 0x1000)
+    assert r.smmu.count["commands"] == 1
+    if item[0] == TLBI_ALL:
+        r.map(IOVA, DATA + 0x1000)
     assert r.load(IOVA, 1) == 2
 
 

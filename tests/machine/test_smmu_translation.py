@@ -433,3 +433,11 @@ def test_translater_takes_four_bytes() -> None:
     with pytest.raises(BusFault):
         r.load(MSI_IOVA + 0x40, 4)
     assert r.msis == []
+
+
+def test_device_id_is_that_of_the_plan() -> None:
+    """DeviceID is StreamID plus device_id_offset, whatever the endpoint writes."""
+    r = rig(device_id_offset=0x100)
+    r.map(MSI_IOVA, TRANSLATER & ~0xFFF)
+    r.store(MSI_IOVA + 0x40, 0xFFFF_FFFF, 4, function=1)
+    assert [msi[1:] for msi in r.msis] == [(SIDS[1] + 0x100, 0xFFFF_FFFF)]

@@ -217,6 +217,65 @@ def test_msi_aborted() -> None:
     assert r.counts(r.smmute, "msis_aborted", "msis") == [2, 1]
 
 
+def test_late_abort_does_not_reach_the_next_user_of_a_frame() -> None:
+    """A refused MSI sets MSI_ABORTED only while the frame is still that transaction's: the next one's uctrl stays clear."""
+    r = rig(slow=us(5))
+    r.entry(1, 0, 0xBAD_0000, 0, 0)
+    for claimed in (False, True):
+        r.write(r.frame(1) + 4, 0)
+        r.post(SUM64, IOVA, IOVA + 7, function=1)
+
+        async def driver() -> None:
+            bus = r.host.bus
+            await r.host.sleep(us(1))
+            while await bus.read32(r.frame(1)) != HALTED:
+                await r.host.sleep(us(1))
+            await bus.write32(r.frame(1), HALTED)
+
+        if claimed:
+            r.bench._pending.append(("host", driver()))
+        r.bench.run()
+        assert r.user("uctrl", function=1) == (0 if claimed else 1)
+    assert r.smmute.count["msis_aborted"] == 2
+
+
+def test_pending_vector_waits_for_bus_master() -> None:
+    """A pending vector that is unmasked while BME is 0 stays pending, and goes when it is 1 again."""
+    r = rig()
+    control = r.bars(1)[1] + 12
+    r.write(control, 1)
+    r.program(SUM64, IOVA, IOVA + 7, function=1)
+    r.set_config(1, 4, 2, 2)
+    r.write(control, 0)
+    assert (r.msis, r.read(r.bars(1)[2])) == ([], 1)
+    r.set_config(1, 4, 6, 2)
+    r.bench.run()
+    assert (len(r.msis), r.read(r.bars(1)[2])) == (1, 0)
+
+
+def test_disabling_msix_forgets_pending_vectors() -> None:
+    """MSI-X Enable = 0 clears the pending bits: a later enable does not send what is old."""
+    r = rig()
+    r.write(r.bars(1)[1] + 12, 1)
+    r.program(SUM64, IOVA, IOVA + 7, function=1)
+    for value in (0, 1 << 15):
+        r.set_config(1, 0x82, value, 2)
+    r.write(r.bars(1)[1] + 12, 0)
+    r.bench.run()
+    assert (r.msis, r.read(r.bars(1)[2])) == ([], 0)
+
+
+def test_strided_copy_moves_beats() -> None:
+    """A MEMCPY with stride 24 copies each third 64-bit word to the same place of the destination, whose low bits it drops."""
+    r = rig()
+    data = bytes(n + 1 for n in range(96))
+    r.memory.poke(DATA, data)
+    r.program(MEMCPY, IOVA + 3, IOVA + 90, function=1, to=IOVA + 0x2005, stride=24)
+    beats = [data[n : n + 8] + bytes(16) for n in range(0, 96, 24)]
+    assert r.memory.peek(DATA + 0x2000, 96) == b"".join(beats)
+    assert r.user("launched", function=1) == 8
+
+
 def test_without_bus_master_nothing_leaves() -> None:
     """With Command.BME = 0 an access fails at its address, no MSI is sent and the frame says so."""
     r = rig()
