@@ -144,3 +144,12 @@ def test_reserved_registers_are_counted_and_named() -> None:
     guest.write(GICR + 0x9000, 1)
     assert guest.count["vgic_reserved_accesses"] == 2
     assert [fields["offset"] for _, fields in guest.logged] == ["0x3000", "0x9000"]
+
+
+def test_what_became_pending_while_the_distributor_was_off_is_queued_when_it_is_switched_on() -> None:
+    """An SGI latched with the Distributor off is in no list; GICD_CTLR's enable puts it there, with a kick."""
+    guest = Guest()
+    guest.write(GICR + SGI_FRAME + 0x200, 1 << 1)
+    assert guest.vgic.cpus[0].ap_list == [] and guest.vgic.kicks == []
+    guest.write(GICD, 0x12)
+    assert [irq.intid for irq in guest.vgic.cpus[0].ap_list] == [1] and guest.vgic.kicks == [guest.vgic.cpus[0]]

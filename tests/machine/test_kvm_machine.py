@@ -10,6 +10,8 @@ import pytest
 from cosim.api import ModelError, ms, seconds, us
 from nodes.arch.cpu import BOOT_ENTRY, Cpu
 from nodes.hypervisor.experiment import VSGI
+from nodes.hypervisor.kvm.vcpu import Mode
+from nodes.hypervisor.kvm.vgic_v4 import VmV4
 from nodes.software import gicv3, psci
 from tests.machine.kvm_rig import GuestPe, Machine
 
@@ -156,6 +158,7 @@ async def set_up(cpu: Cpu, log: list[str], name: str, *, nassgireq: bool = True)
         intid = await cpu.mrs("ICC_IAR1_EL1")
         log.append(f"{name} took {intid}")
         if intid == 27:
+            await cpu.delay(us(2))
             await cpu.msr("CNTV_CTL_EL0", 0)
         await cpu.msr("ICC_EOIR1_EL1", intid)
 
@@ -216,7 +219,104 @@ def test_the_virtual_timer_wakes_a_sleeping_vcpu(monkeypatch: pytest.MonkeyPatch
     count = machine.hypervisor.count
     assert count["lr_injections_other"] == 2 and count["lr_injections"] == 0
     assert bool(count["blocks"]) == bool(blocks)
-    assert machine.redistributor[0].count["errors"] == 0
+    # One exit for each physical interrupt: it stays active until the guest's EOI, and a blocked vCPU needs none.
+    assert count["exits_irq"] == (0 if blocks else 2)
+
+
+def test_a_timer_interrupt_that_the_guest_does_not_take_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PPI 27 disabled at the virtual GIC, an expired timer neither ends a WFI nor storms the host; disarmed before the
+    PPI is enabled, it never reaches the guest."""
+    log: list[str] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        if params["entry"] != BOOT_ENTRY:
+            await set_up(cpu, log, "vcpu1")
+            await cpu.delay(ms(1))
+            await cpu.msr("ICC_SGI1R_EL1", 1 << 24 | 1)
+            while True:
+                await cpu.wfi()
+        await set_up(cpu, log, "vcpu0")
+        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await cpu.msr("CNTV_CTL_EL0", 1)
+        while not log:
+            await cpu.wfi()
+        await cpu.delay(us(50))
+        await cpu.msr("CNTV_CTL_EL0", 0)
+        frame = gicv3.layout(params["vcpus"]).gicr + gicv3.SGI_FRAME
+        await cpu.store(frame + gicv3.GICR_ISENABLER0, 1 << 27, 4)
+        await cpu.delay(us(50))
+        await psci.system_off(cpu)
+
+    machine = run_guest(monkeypatch, program, wfi_trap_policy="trap")
+    count = machine.hypervisor.count
+    assert log == ["vcpu0 took 1"]
+    assert count["stray_timer_irqs"] == 0 and count["lr_injections_other"] == 0 and count["exits"] < 100
+
+
+def test_a_vsgi_that_the_guest_disabled_waits_for_its_enable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ICENABLER0 and ISENABLER0 of a guest reach the vSGI's configuration in the GIC."""
+    log: list[str] = []
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        await set_up(cpu, log, "vcpu0")
+        frame = gicv3.layout(params["vcpus"]).gicr + gicv3.SGI_FRAME
+        await cpu.store(frame + 0x180, 1 << 3, 4)
+        await cpu.msr("ICC_SGI1R_EL1", 3 << 24 | 1)
+        await cpu.delay(us(100))
+        log.append(f"pending {await cpu.load(frame + 0x200, 4):#x}")
+        await cpu.store(frame + gicv3.GICR_ISENABLER0, 1 << 3, 4)
+        await cpu.delay(us(100))
+        await psci.system_off(cpu)
+
+    machine = run_guest(monkeypatch, program)
+    assert log == ["pending 0x8", "vcpu0 took 3"] and machine.hypervisor.count["lr_injections"] == 0
+
+
+def test_vcpus_stand_still_while_their_sgis_move_and_pending_ones_move_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nASSGIreq on and off again with another vCPU running: nobody is in the guest meanwhile, and an SGI that is pending at
+    a switch is taken once, by hardware or from a list register."""
+    log: list[str] = []
+    inside: list[bool] = []
+
+    def watch(name: str) -> None:
+        switch = getattr(VmV4, name)
+
+        async def watched(self: VmV4) -> None:
+            inside.append(any(vcpu.mode is Mode.IN_GUEST for vcpu in self.vm.vcpus))
+            await switch(self)
+            inside.append(any(vcpu.mode is Mode.IN_GUEST for vcpu in self.vm.vcpus))
+
+        monkeypatch.setattr(VmV4, name, watched)
+
+    watch("_sgis_to_hardware")
+    watch("_sgis_to_software")
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        if params["entry"] != BOOT_ENTRY:
+            await set_up(cpu, log, "vcpu1", nassgireq=False)
+            cpu.irq_disable()
+            while not log:
+                await cpu.delay(us(3))
+            cpu.irq_enable()
+            while True:
+                await cpu.delay(us(3))
+        await set_up(cpu, log, "vcpu0", nassgireq=False)
+        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await cpu.delay(us(300))
+        for first, second in ((0x100, 0x113), (0, 0x13)):
+            log.clear()
+            await cpu.msr("ICC_SGI1R_EL1", 5 << 24 | 2)
+            await cpu.store(gicv3.GICD, first, 4)
+            await cpu.store(gicv3.GICD, second, 4)
+            log.append(f"{second:#x}")
+            await cpu.delay(us(300))
+            results.append(list(log))
+        await psci.system_off(cpu)
+
+    results: list[list[str]] = []
+    run_guest(monkeypatch, program)
+    assert inside == [False] * 4
+    assert results[0] == ["0x113", "vcpu1 took 5"] and sorted(results[1]) == ["0x13", "vcpu1 took 5"]
 
 
 def test_a_guest_that_crashes_ends_its_session_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
