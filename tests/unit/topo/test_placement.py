@@ -71,3 +71,9 @@ def test_wrong_workers_are_refused(text: str) -> None:
     """Anything else is an error."""
     with pytest.raises(ValueError, match="per-node, auto or a number"):
         parse_workers(text)
+
+
+def test_only_mutual_neighbours_stay_together() -> None:
+    """A node whose nearest has somebody nearer is free to go elsewhere, else a chain would end in one worker."""
+    chain = [LinkPlan(0, 0, "x", 1, "x", 5), LinkPlan(1, 1, "x", 2, "x", 4), LinkPlan(2, 2, "x", 3, "x", 3)]
+    assert group(2, 4, chain, []) == ((2, 3), (0, 1))

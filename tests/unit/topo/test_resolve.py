@@ -278,3 +278,18 @@ def test_errors_come_in_the_order_of_the_file() -> None:
     assert caught.value.exit_code == 2
     assert [e.where for e in caught.value.errors] == ["--set x", "f:2:1", "f:5:36", "f:6:17", "f:6:32"]
     assert str(caught.value).count("next:") >= 4
+
+
+@pytest.mark.parametrize(("base", "overlaps"), [(0x1000, False), (0xFFF, True), (0, True)])
+def test_regions_may_touch_but_not_overlap(base: int, overlaps: bool) -> None:
+    """Adjacent regions are right; one common byte is an overlap, whichever was written first."""
+    regions = f"{{high: {{base: {base}, size: 4KiB, to: memory.bus}}, low: {{base: 0, size: 4KiB, to: memory.bus}}}}"
+    text = (
+        "name: n\nsystem:\n  nodes: [{name: memory, kind: memory}, {name: pe0, kind: pe}]\n"
+        f"  regions: {regions}\n  maps: [{{from: pe0.bus, sees: [{{regions: [high, low], latency: 1ns}}]}}]\n"
+    )
+    if overlaps:
+        with pytest.raises(TopologyErrors, match="overlaps"):
+            resolve(load_text(text, "f"), sets={})
+    else:
+        assert len(resolve(load_text(text, "f"), sets={}).plan.nodes) == 2
