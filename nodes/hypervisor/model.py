@@ -3,7 +3,7 @@
 It touches hardware by its bus and by the trap channels to the PEs, and by nothing else. Console "host" is the host's shell and
 kernel log; each test's guest prints on a console of the test's name. Parameters: see `Host`, `Settings`.
 
-Counters: exits, exits_sgi_trap, exits_irq, exits_wfx, exits_vmm, kicks, blocks; lr_injections (SGIs and LPIs),
+Counters: exits, exits_sgi_trap, exits_irq, exits_wfx, exits_vmm, kicks, blocks, wakeups; lr_injections (SGIs and LPIs),
 lr_injections_other (PPIs, SPIs); host_lpis, doorbell_irqs, spurious_irqs; msis_injected, msis_dropped, unresolved_routes;
 vits_commands, vits_command_errors; vgic_reserved_accesses, vmm_unknown_accesses, guest_crashes.
 """

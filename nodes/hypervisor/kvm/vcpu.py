@@ -246,6 +246,7 @@ class Vcpu:
         if alarm is not None:
             node.cancel(alarm)
         if slept and not self.vm.stopping:
+            node.count["wakeups"] += 1
             await node.sleep(self.vm.t_wakeup)
 
     def _alarm(self) -> None:
