@@ -78,6 +78,8 @@ class VmV4:
                 self.vm.resume()
 
     async def _sgis_to_hardware(self) -> None:
+        """Configure all vSGIs, then make those pending that were. Linux also clears the others (C = 1); here a new vPE's table
+        is zero and switching off has cleared them, so that nothing can be left."""
         cpus = self.vm.vgic.cpus
         await self.driver.config_vsgis_of([(cpu.vpe, sgi_config(cpu)) for cpu in cpus])
         for cpu in cpus:

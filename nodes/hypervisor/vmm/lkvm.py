@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nodes.hypervisor.kvm.kvm import Kvm
     from nodes.hypervisor.kvm.vcpu import Vcpu
 
-NO_DEVICE = (1 << 64) - 1
 ENDED = "  # KVM session ended normally."
 Hook = Callable[["Lkvm"], Awaitable[None]]
 
@@ -69,11 +68,6 @@ class Lkvm:
         """A line of kvmtool's own, on the terminal that the guest's console shares with the host's shell."""
         self.node.console(self.spec.console, line + "\n")
         self.host.print(line)
-
-    @property
-    def endpoint(self) -> PassThrough | None:
-        """The passed-through function, if any."""
-        return self.device
 
     async def run(self, prepare: Hook | None = None) -> str:
         """Run the guest to its end; `prepare(self)` is called when everything is set up. Returns why it stopped."""
@@ -133,7 +127,7 @@ class Lkvm:
         device = self.device if self.device is not None and self.device.rid == rid else None
         ones = (1 << 8 * access.size) - 1
         if access.data is None:
-            return device.read_config(offset, access.size) if device is not None else ones & NO_DEVICE
+            return device.read_config(offset, access.size) if device is not None else ones
         if device is not None and isinstance(access.data, int):
             await device.write_config(offset, access.size, access.data)
         return 0
