@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -60,10 +61,10 @@ def test_nodes_that_wait_for_each_other_for_ever(tmp_path: Path, workers: str) -
 
 
 def test_a_loop_without_simulated_time(tmp_path: Path) -> None:
-    """More than 100,000 steps at one instant are the node's fault: exit 3 with its name and time."""
+    """More than 100,000 steps at one instant are the node's fault: exit 3 with its name and time. Both loop; either is first."""
     done = up(pair(tmp_path, "Loops"), tmp_path / "run")
     assert done.returncode == 3
-    assert "model n0 failed at 1us: more than 100,000 steps at one instant" in done.stderr
+    assert re.search("model n[01] failed at 1us: more than 100,000 steps at one instant", done.stderr)
 
 
 def kill_and_time(tmp_path: Path, which: str, *options: str) -> tuple[int, str, float, list[int]]:
