@@ -49,6 +49,7 @@ from cosim.cli.common import entries, parse_sets
     metavar="SECONDS",
     help="Wall-clock limit for start-up (default: by the number of workers).",
 )
+@click.option("--link", type=click.Choice(["fast", "zmq"]), default="fast", hidden=True)
 @click.option("--started-fd", type=int, hidden=True)
 def up(**options: Any) -> None:
     """Run TOPOLOGY (a file, or the name of one that comes with cosim) to its end.
@@ -83,7 +84,8 @@ async def _up(options: dict[str, Any]) -> int:
 
     screen = Screen(quiet=options["quiet"] or options["as_json"])
     arguments = {
-        name: options[name] for name in ("run_dir", "workers", "engine", "until", "seed", "tests", "allow_models")
+        name: options[name]
+        for name in ("run_dir", "workers", "engine", "until", "seed", "tests", "allow_models", "link")
     }
     async with launch(
         options["topology"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 
-from cosim.link.zmq_link import LinkClosed
+from cosim.link.base import LinkClosed
 
 
 class Switch:
@@ -17,6 +17,7 @@ class Switch:
         self._inbox: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._peeked: list[tuple[bytes, bytes] | None] = []
         self._workers: dict[bytes, MemorySocket] = {}
+        self.closed: list[bytes] = []
 
     def connect(self, identity: str) -> MemorySocket:
         """A worker's end."""

@@ -9,26 +9,15 @@ from __future__ import annotations
 import zmq
 
 from cosim.core.codec import LIMITS
-
-LINGER_MS = 2000
-IPC_PATH_MAX = 107
-"""Longest path of a Unix socket in bytes (sockaddr_un)."""
-
-
-class LinkClosed(Exception):
-    """The other end is gone."""
+from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
 
 
 class HubSocket:
     """The hub's end: receives (identity, frame) from any worker, sends to one."""
 
     def __init__(self, endpoint: str) -> None:
-        path = endpoint.removeprefix("ipc://")
-        if endpoint.startswith("ipc://") and len(path.encode()) > IPC_PATH_MAX:
-            raise ValueError(
-                f"socket path must have at most {IPC_PATH_MAX} bytes, not {len(path.encode())}: {path}; "
-                "set XDG_RUNTIME_DIR or TMPDIR to a shorter directory"
-            )
+        if endpoint.startswith("ipc://"):
+            check_ipc(endpoint)
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
         self._socket = self._context.socket(zmq.ROUTER)
@@ -42,6 +31,7 @@ class HubSocket:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._control: int | None = None
+        self.closed: list[bytes] = []  # libzmq does not tell
 
     def watch(self, fd: int) -> None:
         """Also wake `wait` when the file descriptor is readable."""

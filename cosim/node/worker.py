@@ -18,6 +18,7 @@ import msgpack
 from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
 from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
 from cosim.core.plan import WorkerPlan
+from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
 JOIN_TIMEOUT_MS = 120_000
@@ -117,7 +118,7 @@ class Worker:
                 if status:
                     return status
             elif frame.type is FrameType.QUERY:
-                self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status()))
+                self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status(frame.body[1])))
             elif frame.type is FrameType.BYE:
                 self.socket.send(encode(FrameType.BYE, frame.body[0], self._final()))
                 for node in self.nodes:
@@ -179,11 +180,25 @@ class Worker:
         self.socket.send(encode(FrameType.ERROR, fault.rule, fault.node, fault.sim_time_ps, fault.what, text))
         return 3
 
-    def _status(self) -> bytes:
+    def _registers(self) -> list[Any]:
+        """[node, {block: {register: value}}, what went wrong]: a model's fault here ends no run, it is shown."""
+        found: list[Any] = []
+        for node in self.nodes:
+            try:
+                blocks, fault = node.snapshot(), ""
+            except Exception as error:
+                blocks, fault = {}, f"{type(error).__name__}: {error}"
+            if blocks or fault:
+                found.append([node.name, blocks, fault])
+        return found
+
+    def _status(self, registers: int) -> bytes:
         waits = [[n.name, task, what, daemon] for n in self.nodes for task, what, daemon in n.scheduler.waits()]
         clocks = [[n.name, n.now] for n in self.nodes]
         counters = [[n.name, dict(n.count)] for n in self.nodes]
-        packed: bytes = msgpack.packb([clocks, waits, counters], use_bin_type=True)
+        packed: bytes = msgpack.packb(
+            [clocks, waits, counters, self._registers() if registers else []], use_bin_type=True
+        )
         return packed
 
     def _final(self) -> bytes:
@@ -205,14 +220,24 @@ class Worker:
                 ]
             )
         side = self._side()
-        body = [kernel.end_time, kernel.events, kernel.messages, nodes, side]
+        body = [kernel.end_time, kernel.events, kernel.messages, nodes, side, self._registers()]
         packed: bytes = msgpack.packb(body, use_bin_type=True)
         return packed
 
 
+def open_worker(endpoint: str, name: str) -> Socket:
+    """A worker's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq."""
+    if endpoint.startswith("ipc://"):
+        from cosim.link.unix_link import FastWorkerSocket
+
+        return FastWorkerSocket(endpoint, name)
+    from cosim.link.zmq_link import WorkerSocket
+
+    return WorkerSocket(endpoint.removeprefix("zmq+"), name)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point: ``python -m cosim.node.worker ENDPOINT NAME PARENT_PID``."""
-    from cosim.link.zmq_link import WorkerSocket
     from cosim.node.death import die_with
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -221,9 +246,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     endpoint, name, parent = arguments
     die_with(int(parent))
-    socket = WorkerSocket(endpoint, name)
+    socket = open_worker(endpoint, name)
     try:
         return Worker(socket, name).serve()
+    except LinkClosed as closed:
+        sys.stderr.write(f"{name}: {closed}\n")
+        return 4
     except KeyboardInterrupt:
         return 130
     finally:

@@ -19,7 +19,7 @@ import anyio
 
 from cosim.errors import Interrupted, UsageError
 from cosim.run.rundir import RunDir
-from cosim.run.supervisor import Event, Limits, Supervisor
+from cosim.run.supervisor import LINKS, Event, Limits, Supervisor
 
 ENGINES = ("local",)
 
@@ -94,6 +94,7 @@ async def launch(
     allow_models: Sequence[str] = (),
     stall_limit_s: float = 30.0,
     join_limit_s: float = 0.0,
+    link: str = "fast",
 ) -> AsyncIterator[Run]:
     """Start a run; on leaving the context it is ended if it still runs.
 
@@ -110,6 +111,7 @@ async def launch(
         allow_models: package prefixes that a topology may load models from.
         stall_limit_s: wall-clock limit of one grant; 0 is off.
         join_limit_s: wall-clock limit for all workers to be ready; 0 is by their number.
+        link: "fast" (ZMTP by the main thread) or "zmq" (libzmq) between workers and hub; never changes results.
 
     Raises:
         TopologyError, UsageError: before any process was started.
@@ -122,6 +124,8 @@ async def launch(
         raise UsageError(
             f"engine must be one of {', '.join(ENGINES)}, not {engine!r}", code="engine", next_step="leave --engine out"
         )
+    if link not in LINKS:
+        raise UsageError(f"link must be one of {', '.join(LINKS)}, not {link!r}", code="link", next_step="leave it out")
     resolved = resolve(
         load(find_topology(os.fspath(topology))),
         sets={name: _as_text(value) for name, value in (set or {}).items()},
@@ -135,7 +139,11 @@ async def launch(
     directory.write("plan.json", resolved.plan.to_dict())
     directory.write("topology.yaml", resolved.topology_yaml)
     supervisor = Supervisor(
-        resolved.plan, directory, in_process=resolved.workers == "0", limits=Limits(stall_limit_s, join_limit_s)
+        resolved.plan,
+        directory,
+        in_process=resolved.workers == "0",
+        limits=Limits(stall_limit_s, join_limit_s),
+        link=link,
     )
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:

@@ -9,7 +9,7 @@ Events for the supervisor (lists; first item the name):
     unreachable worker text (to be answered by `lost`)
     error {code what where node sim_time_ps next_step traceback exit_code} | stall worker seconds
     reply number {view} | end {report}
-Commands: stop reason | lost worker text | query number | release worker (a stall was excused)
+Commands: stop reason | lost worker text | query number registers | release worker (a stall was excused)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decod
 from cosim.core.journal import HEADER, frame_record
 from cosim.core.plan import Plan
 from cosim.core.time import NEVER, fmt
-from cosim.link.zmq_link import LinkClosed
+from cosim.link.base import LinkClosed
 
 PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
@@ -37,7 +37,9 @@ Emit = Callable[[list[Any]], None]
 
 
 class HubLink(Protocol):
-    """What the hub needs of its link."""
+    """What the hub needs of its link. `closed` names the workers whose connections ended, if the link can tell."""
+
+    closed: list[bytes]
 
     def wait(self, timeout_ms: int | None) -> bool: ...
 
@@ -164,6 +166,9 @@ class Hub:
             self._take(*item)
             if self._stop is None and not self._granted_at and self._ready:
                 break  # all reports are in: another receive would only find nothing
+        for identity in self.link.closed:
+            self.emit(["unreachable", self._worker[identity], "its connection ended"])
+        self.link.closed.clear()
         if self._stop is None:
             self._grant()
         now = time.monotonic()
@@ -179,7 +184,7 @@ class Hub:
             elif name == "lost":
                 self._lose(*args)
             elif name == "query":
-                self._query(args[0])
+                self._query(*args)
             elif name == "release":
                 self._stalled.discard(args[0])
                 self._granted_at[args[0]] = time.monotonic()
@@ -387,11 +392,11 @@ class Hub:
 
     # -- the live view -------------------------------------------------------------------------------------------------
 
-    def _query(self, number: int) -> None:
+    def _query(self, number: int, registers: int) -> None:
         asked = {w for w in self._ready if w not in self._granted_at and w not in self._lost}
         self._replies[number] = (time.monotonic() + QUERY_TIMEOUT_S, set(asked), [])
         for worker in sorted(asked):
-            self._send(worker, encode(FrameType.QUERY, number))
+            self._send(worker, encode(FrameType.QUERY, number, registers))
         if not asked:
             self._reply(number)
 
@@ -412,9 +417,10 @@ class Hub:
                 {**w._asdict(), "pid": self._pid.get(w.worker), "running_s": now - self._granted_at.get(w.worker, now)}
                 for w in self.barrier.explain()
             ],
-            "clocks": [clock for clocks, _waits, _counters in found for clock in clocks],
-            "waits": [wait for _clocks, waits, _counters in found for wait in waits],
-            "counters": [entry for _clocks, _waits, counters in found for entry in counters],
+            "clocks": [clock for clocks, *_ in found for clock in clocks],
+            "waits": [wait for _clocks, waits, *_ in found for wait in waits],
+            "counters": [entry for _clocks, _waits, counters, _registers in found for entry in counters],
+            "registers": [entry for *_, registers in found for entry in registers],
             "sim_time_ps": self._horizon(),
         }
         self.emit(["reply", number, view])
@@ -441,9 +447,11 @@ class Hub:
 
     def _report(self, reason: str) -> dict[str, Any]:
         nodes: dict[str, Any] = {}
+        registers: list[Any] = []
         end_time = 0
         for worker in sorted(self._finals):
-            time_ps, _events, messages, entries, side = self._finals[worker]
+            time_ps, _events, messages, entries, side, snapshots = self._finals[worker]
+            registers += snapshots
             end_time = max(end_time, time_ps)
             self.messages += messages
             for name, now, count, digest, counters, waits, off, epochs in entries:
@@ -472,6 +480,7 @@ class Hub:
             "messages": self.messages,
             "frames": self.frames,
             "nodes": nodes,
+            "registers": registers,
             "view": [w._asdict() for w in self.barrier.explain()],
         }
 

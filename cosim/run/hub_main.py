@@ -15,7 +15,6 @@ from typing import Any
 import msgpack
 
 from cosim.core.plan import Plan
-from cosim.link.zmq_link import HubSocket
 from cosim.node.death import die_with
 from cosim.run.hub import Hub
 
@@ -46,11 +45,22 @@ def pack_item(item: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
+def open_hub(endpoint: str) -> Any:
+    """The hub's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq."""
+    if endpoint.startswith("ipc://"):
+        from cosim.link.unix_link import FastHubSocket
+
+        return FastHubSocket(endpoint)
+    from cosim.link.zmq_link import HubSocket
+
+    return HubSocket(endpoint.removeprefix("zmq+"))
+
+
 def main() -> int:
     """Entry point of the hub process."""
     die_with(int(sys.argv[1]))
     order = read_item(0)
-    socket = HubSocket(order["endpoint"])
+    socket = open_hub(order["endpoint"])
     socket.watch(0)
 
     def emit(event: list[Any]) -> None:

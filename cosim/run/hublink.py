@@ -17,8 +17,8 @@ import anyio
 import msgpack
 
 from cosim.core.plan import Plan
+from cosim.link.base import LinkClosed
 from cosim.link.memory_link import Switch
-from cosim.link.zmq_link import LinkClosed
 from cosim.node.worker import Worker
 from cosim.run.hub import Hub
 from cosim.run.hub_main import pack_item

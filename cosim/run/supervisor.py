@@ -25,10 +25,12 @@ from cosim.run.control import serve
 from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
 from cosim.run.logging import RunLog
 from cosim.run.outcome import Outcome
-from cosim.run.rundir import RunDir, remove_socket_dir, socket_dir
+from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
 from cosim.run.spawn import Child, start_worker
 
 END_TIMEOUT_S = 4.0
+_SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
+LINKS = tuple(_SCHEMES)
 _FAULTS: dict[int, type[CosimError]] = {3: NodeError, 4: PeerError, 5: InternalError}
 
 
@@ -53,11 +55,14 @@ class Event(NamedTuple):
 class Supervisor:
     """Starts, watches and ends one run; see `cosim.run.api` for its public face."""
 
-    def __init__(self, plan: Plan, directory: RunDir, *, in_process: bool, limits: Limits | None = None) -> None:
+    def __init__(
+        self, plan: Plan, directory: RunDir, *, in_process: bool, limits: Limits | None = None, link: str = "fast"
+    ) -> None:
         self.plan = plan
         self.directory = directory
         self.limits = limits or Limits()
         self.in_process = in_process
+        self.link = link
         workers = 1 if in_process else len(plan.groups)
         self.outcome = Outcome(plan, workers)
         self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
@@ -112,7 +117,7 @@ class Supervisor:
             self._hub.start(self.plan, path / "journal", self.limits.stall_s)
             return
         assert isinstance(self._hub, ProcessHub)
-        endpoint = f"ipc://{self._sockets / 'hub'}"
+        endpoint = f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
         join = self.limits.join_deadline(len(self.plan.groups))
         await self._hub.start(
             hub_order(self.plan, endpoint, path / "journal", join, self.limits.stall_s), path / "workers"
@@ -239,6 +244,8 @@ class Supervisor:
         for error in self.outcome.errors:
             self.log.own("error", **error.as_dict())
         self.log.own("run ends", status=self.result["status"], digest=self.result["digest"])
+        if self.outcome.report is not None and self.outcome.report["registers"]:
+            self.directory.write("registers.json", registers_text(self.outcome.report["registers"]))
         self.directory.write("result.json", self.result)
         self._write_state()
         self.directory.close()
@@ -337,24 +344,24 @@ class Supervisor:
         if self.in_process:
             self._hub.close()
 
-    async def view(self) -> dict[str, Any]:
-        """The hub's view: per worker what it does or waits for; clocks; the waits of tasks."""
+    async def view(self, registers: bool = False) -> dict[str, Any]:
+        """The hub's view: per worker what it does or waits for; clocks; the waits of tasks; register values if asked for."""
         number = len(self._queries) + 1
         self._queries[number] = anyio.Event()
-        await self._hub.command("query", number)
+        await self._hub.command("query", number, int(registers))
         with anyio.move_on_after(2.0):
             await self._queries[number].wait()
         return {**self._views.pop(number, {"workers": [], "clocks": [], "waits": []}), "state": self.state}
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         what = request.get("ask")
-        if what == "view":
-            return {**await self.view(), "progress": self.progress, "groups": self._groups()}
+        if what in ("view", "registers"):
+            return {**await self.view(what == "registers"), "progress": self.progress, "groups": self._groups()}
         if what == "down":
             assert self._group is not None
             self._group.start_soon(self.stop, Interrupted("`cosim down` ended the run", signum=15))
             return {"stopped": True, "pid": os.getpid()}
-        return {"error": f"ask must be 'view' or 'down', not {what!r}"}
+        return {"error": f"ask must be 'view', 'registers' or 'down', not {what!r}"}
 
     def _groups(self) -> list[list[str]]:
         return [[self.plan.nodes[n].name for n in group] for group in self.plan.groups]

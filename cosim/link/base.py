@@ -1,0 +1,22 @@
+"""What all links share."""
+
+from __future__ import annotations
+
+LINGER_MS = 2000
+IPC_PATH_MAX = 107
+"""Longest path of a Unix socket in bytes (sockaddr_un)."""
+
+
+class LinkClosed(Exception):
+    """The other end is gone."""
+
+
+def check_ipc(endpoint: str) -> str:
+    """The path of an ``ipc://`` endpoint; ValueError when it does not fit a socket address."""
+    path = endpoint.removeprefix("ipc://")
+    if not endpoint.startswith("ipc://") or len(path.encode()) > IPC_PATH_MAX:
+        raise ValueError(
+            f"endpoint must be ipc:// with a path of at most {IPC_PATH_MAX} bytes, not {endpoint}; "
+            "set XDG_RUNTIME_DIR or TMPDIR to a shorter directory"
+        )
+    return path

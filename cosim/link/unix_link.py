@@ -1,0 +1,279 @@
+"""Frames over ZMTP on plain Unix sockets of the main thread: the fast path on one host.
+
+The wire is libzmq's (`cosim.link.zmtp`): a libzmq DEALER may connect to `FastHubSocket`, and `FastWorkerSocket` to a libzmq
+ROUTER. There is no I/O thread: a receive is one system call, a send another. The interface is that of `cosim.link.zmq_link`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+
+from cosim.core.codec import LIMITS
+from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
+from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, ready
+
+_CHUNK = 1 << 16
+_CONNECT_TIMEOUT_S = 60.0
+
+
+class _Peer:
+    """One accepted connection."""
+
+    __slots__ = ("codec", "fd", "name", "out", "socket")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.fd = connection.fileno()
+        self.codec = Connection()
+        self.out: deque[memoryview] = deque()
+        self.name = b""
+
+
+class FastHubSocket:
+    """The hub's end: listens on ``ipc://PATH``; receives (identity, frame) from any worker, sends to one."""
+
+    def __init__(self, endpoint: str) -> None:
+        path = check_ipc(endpoint)
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._listener.bind(path)
+        self._listener.listen(4096)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._peers: dict[int, _Peer] = {}
+        self._by_name: dict[bytes, _Peer] = {}
+        self._inbox: deque[tuple[bytes, bytes]] = deque()
+        self._control = -1
+        self._control_ready = False
+        self.closed: list[bytes] = []
+        self.refused = 0
+
+    def watch(self, fd: int) -> None:
+        """Also wake `wait` when the file descriptor is readable."""
+        self._control = fd
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Wait for frames or the watched descriptor; True when the descriptor is readable."""
+        if not self._inbox:
+            self._poll(-1 if timeout_ms is None else timeout_ms / 1000)
+        found, self._control_ready = self._control_ready, False
+        return found
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """The next (identity, frame), or None when there is none now."""
+        if not self._inbox:
+            self._poll(0)
+        return self._inbox.popleft() if self._inbox else None
+
+    def send(self, identity: bytes, frame: bytes) -> None:
+        """Send to one worker; raises LinkClosed when it is unknown or gone."""
+        peer = self._by_name.get(identity)
+        if peer is None:
+            raise LinkClosed(f"{identity.decode(errors='replace')}: not connected")
+        if peer.out:
+            peer.out.extend((memoryview(header(len(frame))), memoryview(frame)))
+            return
+        data = header(len(frame)) + frame
+        try:
+            sent = peer.socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._drop(peer)
+            raise LinkClosed(f"{identity.decode(errors='replace')}: {error.strerror}") from None
+        if sent < len(data):
+            peer.out.append(memoryview(data)[sent:])
+            self._epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def close(self) -> None:
+        """Send what is under way for up to two seconds, then close."""
+        deadline = time.monotonic() + LINGER_MS / 1000
+        while any(peer.out for peer in self._peers.values()) and time.monotonic() < deadline:
+            self._poll(0.05)
+        for peer in list(self._peers.values()):
+            self._drop(peer)
+        self._epoll.close()
+        self._listener.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _poll(self, timeout: float) -> None:
+        for fd, events in self._epoll.poll(timeout):
+            peer = self._peers.get(fd)
+            if peer is not None:
+                if events & select.EPOLLOUT:
+                    self._flush(peer)
+                if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                    self._read(peer)
+            elif fd == self._control:
+                self._control_ready = True
+            else:
+                self._accept()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(True)  # sends and receives name MSG_DONTWAIT themselves
+            peer = _Peer(connection)
+            self._peers[peer.fd] = peer
+            peer.out.append(memoryview(GREETING + ready("ROUTER", b"")))
+            self._epoll.register(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def _read(self, peer: _Peer) -> None:
+        try:
+            data = peer.socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(peer)
+            return
+        try:
+            messages = peer.codec.feed(data)
+        except ZmtpError:
+            self.refused += 1
+            self._drop(peer)
+            return
+        if not peer.name and peer.codec.ready and not self._admit(peer):
+            return
+        if peer.codec.reply:
+            peer.out.append(memoryview(peer.codec.reply))
+            peer.codec.reply = b""
+            self._epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+        for message in messages:
+            self._inbox.append((peer.name, message))
+
+    def _admit(self, peer: _Peer) -> bool:
+        """The handshake is done: the name must be new."""
+        name = peer.codec.identity
+        if not name or name in self._by_name or peer.codec.socket_type != b"DEALER":
+            self.refused += 1
+            self._drop(peer)
+            return False
+        peer.name = name
+        self._by_name[name] = peer
+        return True
+
+    def _flush(self, peer: _Peer) -> None:
+        while peer.out:
+            try:
+                sent = peer.socket.send(peer.out[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._drop(peer)
+                return
+            if sent < len(peer.out[0]):
+                peer.out[0] = peer.out[0][sent:]
+            else:
+                peer.out.popleft()
+        self._epoll.modify(peer.fd, select.EPOLLIN)
+
+    def _drop(self, peer: _Peer) -> None:
+        if self._peers.pop(peer.fd, None) is None:
+            return
+        self._epoll.unregister(peer.fd)
+        peer.socket.close()
+        peer.out.clear()
+        if peer.name and self._by_name.get(peer.name) is peer:
+            del self._by_name[peer.name]
+            self.closed.append(peer.name)
+
+
+class FastWorkerSocket:
+    """A worker's end: one blocking connection to the hub.
+
+    Frames sent before the handshake is done are kept until then: libzmq loses what comes in one piece with it.
+    """
+
+    def __init__(self, endpoint: str, identity: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connect(endpoint.removeprefix("ipc://"))
+        self._identity = identity.encode()
+        self._socket.sendall(GREETING)
+        self._codec = Connection()
+        self._said_ready = False
+        self._early: list[bytes] | None = []
+        self._inbox: deque[bytes] = deque()
+        self._timeout: float | None = None
+
+    def _connect(self, path: str) -> None:
+        deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+        while True:
+            try:
+                self._socket.connect(path)
+                return
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)  # the hub has not bound yet
+
+    def receive(self, timeout_ms: int | None = None) -> bytes | None:
+        """The next frame; None after `timeout_ms`; LinkClosed when the hub is gone. Blocks without spinning."""
+        while not self._inbox:
+            timeout = None if timeout_ms is None else timeout_ms / 1000
+            if timeout != self._timeout:
+                self._timeout = timeout
+                self._socket.settimeout(timeout)
+            try:
+                data = self._socket.recv(_CHUNK)
+            except (TimeoutError, BlockingIOError):
+                return None
+            except OSError as error:
+                raise LinkClosed(f"the hub is gone: {error.strerror}") from None
+            if not data:
+                raise LinkClosed("the hub has closed the connection")
+            try:
+                self._inbox.extend(self._codec.feed(data))
+            except ZmtpError as error:
+                raise LinkClosed(f"the hub does not speak ZMTP: {error}") from None
+            if self._early is not None or self._codec.reply:
+                self._advance()
+        return self._inbox.popleft()
+
+    def _advance(self) -> None:
+        """Go on with the handshake, then send what waited for it; answer a PING."""
+        if self._codec.greeted and not self._said_ready:
+            self._said_ready = True
+            self._write(ready("DEALER", self._identity))
+        if self._codec.ready and self._early is not None:
+            early, self._early = self._early, None
+            for frame in early:
+                self.send(frame)
+        if self._codec.reply:
+            reply, self._codec.reply = self._codec.reply, b""
+            self._write(reply)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame to the hub; LinkClosed when it is gone."""
+        if len(frame) > LIMITS.max_frame:
+            raise ValueError(f"frame must have at most {LIMITS.max_frame} bytes, not {len(frame)}")
+        if self._early is not None:
+            self._early.append(frame)
+            return
+        self._write(header(len(frame)) + frame)
+
+    def _write(self, data: bytes) -> None:
+        if self._timeout is not None:
+            self._timeout = None
+            self._socket.settimeout(None)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise LinkClosed(f"the hub is gone: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()

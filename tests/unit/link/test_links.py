@@ -1,0 +1,237 @@
+"""Every link passes the same tests, in each combination of its ends that can meet."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosim.core.codec import LIMITS
+from cosim.link.base import LinkClosed
+from cosim.link.memory_link import Switch
+from cosim.link.unix_link import FastHubSocket, FastWorkerSocket
+from cosim.link.zmq_link import HubSocket, WorkerSocket
+from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, properties, ready
+
+PAIRS = ["memory", "zmq-zmq", "fast-fast", "fast-zmq", "zmq-fast"]
+
+
+class Rig:
+    """A hub end and as many workers as a test connects."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.endpoint = f"ipc://{folder}/hub"
+        self.hub: Any
+        self._worker: Callable[[str], Any]
+        if kind == "memory":
+            self.hub = Switch()
+            self._worker = self.hub.connect
+        else:
+            hub, worker = kind.split("-")
+            self.hub = {"zmq": HubSocket, "fast": FastHubSocket}[hub](self.endpoint)
+            make = {"zmq": WorkerSocket, "fast": FastWorkerSocket}[worker]
+            self._worker = lambda name: make(self.endpoint, name)
+        self.workers: list[Any] = []
+
+    def worker(self, name: str) -> Any:
+        """Connect a worker."""
+        self.workers.append(self._worker(name))
+        return self.workers[-1]
+
+    def get(self, count: int = 1) -> list[tuple[bytes, bytes]]:
+        """The next `count` frames at the hub."""
+        got: list[tuple[bytes, bytes]] = []
+        deadline = time.monotonic() + 20
+        while len(got) < count and time.monotonic() < deadline:
+            self.hub.wait(20)
+            for worker in self.workers:
+                if isinstance(worker, FastWorkerSocket):
+                    assert worker.receive(1) is None  # let it take part in the handshake
+            while len(got) < count and (item := self.hub.receive()) is not None:
+                got.append(item)
+        return got
+
+    def close(self) -> None:
+        """Close both ends."""
+        for worker in self.workers:
+            worker.close()
+        self.hub.close()
+
+
+@pytest.fixture(params=PAIRS)
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Each pair of link ends."""
+    made = Rig(request.param, tmp_path_factory.mktemp("k"))
+    yield made
+    made.close()
+
+
+def pump(rig: Rig, worker: Any) -> bytes | None:
+    """A worker's next frame; the hub's end is served meanwhile, as its loop does."""
+    for _ in range(100):
+        rig.hub.wait(0)
+        frame = worker.receive(100)
+        if frame is not None:
+            return bytes(frame)
+    return None
+
+
+def test_frames_go_both_ways_with_their_names(rig: Rig) -> None:
+    """The hub learns who sent a frame, and its answer reaches that worker alone."""
+    a, b = rig.worker("w0"), rig.worker("w1")
+    a.send(b"from a")
+    b.send(b"from b")
+    assert sorted(rig.get(2)) == [(b"w0", b"from a"), (b"w1", b"from b")]
+    rig.hub.send(b"w1", b"to b")
+    rig.hub.send(b"w0", b"to a")
+    assert (pump(rig, a), pump(rig, b)) == (b"to a", b"to b")
+    assert a.receive(10) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000, 3_000_000])
+def test_frames_of_every_size_arrive_whole(rig: Rig, size: int) -> None:
+    """Empty, short, long and far larger than a socket buffer: each frame arrives whole, in order, both ways."""
+    import threading
+
+    worker = rig.worker("w0")
+    frames = [bytes([n]) * size for n in range(3)]
+    worker.send(b"first")
+    rig.get()
+    sender = threading.Thread(target=lambda: [worker.send(f) for f in frames])
+    sender.start()
+    assert [frame for _, frame in rig.get(3)] == frames
+    sender.join()
+    for frame in frames:
+        rig.hub.send(b"w0", frame)
+    assert [pump(rig, worker) for _ in frames] == frames
+
+
+def test_an_unknown_worker_is_an_error(rig: Rig) -> None:
+    """A frame for a name that nobody has is LinkClosed, not silence."""
+    with pytest.raises(LinkClosed, match="nobody"):
+        rig.hub.send(b"nobody", b"x")
+
+
+@pytest.mark.parametrize("kind", ["fast-fast", "fast-zmq"])
+def test_a_worker_that_goes_is_noticed(kind: str, tmp_path: Path) -> None:
+    """When a worker's connection ends, the hub lists its name, and sending to it is LinkClosed."""
+    rig = Rig(kind, tmp_path)
+    worker = rig.worker("w0")
+    worker.send(b"hello")
+    rig.get()
+    worker.close()
+    deadline = time.monotonic() + 10
+    while not rig.hub.closed and time.monotonic() < deadline:
+        rig.hub.wait(50)
+    assert rig.hub.closed == [b"w0"]
+    with pytest.raises(LinkClosed):
+        rig.hub.send(b"w0", b"x")
+    rig.workers = []
+    rig.close()
+
+
+def test_a_hub_that_goes_is_noticed(tmp_path: Path) -> None:
+    """A worker whose hub closes gets LinkClosed from receive and send."""
+    rig = Rig("fast-fast", tmp_path)
+    worker = rig.worker("w0")
+    worker.send(b"x")
+    rig.get()
+    rig.hub.close()
+    with pytest.raises(LinkClosed):
+        worker.receive(5000)
+    with pytest.raises(LinkClosed):
+        for _ in range(10):
+            worker.send(b"x" * 100_000)
+    worker.close()
+
+
+def test_a_second_worker_of_a_name_is_refused(tmp_path: Path) -> None:
+    """The first keeps its place; the second's connection is closed and counted."""
+    rig = Rig("fast-fast", tmp_path)
+    first, second = rig.worker("w0"), rig.worker("w0")
+    first.send(b"one")
+    assert rig.get() == [(b"w0", b"one")]
+    with pytest.raises(LinkClosed):
+        for _ in range(100):
+            rig.hub.wait(0)
+            second.receive(50)
+    assert rig.hub.refused == 1
+    rig.hub.send(b"w0", b"still")
+    assert pump(rig, first) == b"still"
+    rig.close()
+
+
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/1.1\r\n\r\n", GREETING.replace(b"NULL", b"EVIL"), GREETING + b"\x00\x01x"]
+)
+def test_a_stranger_on_the_socket_is_refused(noise: bytes, tmp_path: Path) -> None:
+    """Bytes that are not ZMTP with NULL, or a message before READY, close that connection and harm nobody else."""
+    rig = Rig("fast-fast", tmp_path)
+    worker = rig.worker("w0")
+    worker.send(b"here")
+    rig.get()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(tmp_path / "hub"))
+        stranger.sendall(noise)
+        deadline = time.monotonic() + 10
+        while not rig.hub.refused and time.monotonic() < deadline:
+            rig.hub.wait(50)
+    assert rig.hub.refused == 1
+    worker.send(b"fine")
+    assert rig.get() == [(b"w0", b"fine")]
+    rig.close()
+
+
+def test_a_long_socket_path_is_refused_with_advice() -> None:
+    """A path that does not fit a socket address says so and what to do."""
+    for make in (HubSocket, FastHubSocket):
+        with pytest.raises(ValueError, match="set XDG_RUNTIME_DIR or TMPDIR"):
+            make("ipc:///" + "x" * 200)
+
+
+@given(st.lists(st.binary(max_size=600), min_size=1, max_size=5), st.data())
+def test_zmtp_takes_bytes_in_any_pieces(messages: list[bytes], data: st.DataObject) -> None:
+    """However a stream is cut, the connection gives the same messages and the identity."""
+    stream = GREETING + ready("DEALER", b"w7") + b"".join(header(len(m)) + m for m in messages)
+    connection, got, offset = Connection(), [], 0
+    while offset < len(stream):
+        size = data.draw(st.integers(1, len(stream) - offset))
+        got += connection.feed(stream[offset : offset + size])
+        offset += size
+    assert (got, connection.identity, connection.socket_type) == (messages, b"w7", b"DEALER")
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_zmtp_decoding_is_total(noise: bytes, greeted: bool) -> None:
+    """Any bytes give messages or ZmtpError, and never more than the limit is kept."""
+    connection = Connection()
+    try:
+        connection.feed((GREETING + ready("DEALER", b"x") if greeted else b"") + noise)
+    except ZmtpError:
+        pass
+
+
+def test_zmtp_limits_and_commands() -> None:
+    """Too long a frame, too many parts and a cut READY are refused; PING is answered; multipart gives an empty frame."""
+    with pytest.raises(ZmtpError, match="at most"):
+        connection = Connection()
+        connection.feed(GREETING + ready("DEALER", b"x") + header(LIMITS.max_frame + 1))
+    with pytest.raises(ZmtpError, match="parts"):
+        connection = Connection()
+        connection.feed(GREETING + ready("DEALER", b"x") + b"\x01\x01a" * 9)
+    for cut in (b"\x05READY\x04Iden", b"\x05READY\x01I\0\0\0\x09x"):
+        with pytest.raises(ZmtpError, match="cut short"):
+            properties(cut)
+    with pytest.raises(ZmtpError, match="READY command"):
+        properties(b"\x05ERROR")
+    connection = Connection()
+    assert connection.feed(GREETING + ready("DEALER", b"x") + b"\x01\x01a\x00\x01b" + b"\x04\x09\x04PING\0\x10ab") == [
+        b""
+    ]
+    assert connection.reply == b"\x04\x07\x04PONGab"
