@@ -33,7 +33,7 @@ class FrameType(IntEnum):
     ERROR = 7  # code, node, sim_time_ps, what, traceback
     BYE = 8  # hub: reason; worker: final report (bin)
     REFUSED = 9  # code, what
-    QUERY = 10  # number
+    QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
 
 
@@ -71,7 +71,7 @@ _SHAPES = {
     FrameType.ERROR: "ssiss",
     FrameType.BYE: "sn",
     FrameType.REFUSED: "ss",
-    FrameType.QUERY: "i",
+    FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}

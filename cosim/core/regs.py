@@ -208,6 +208,25 @@ class Bank:
             return {"value": value}
         return {field.name: value >> field.lo & field.ones for field in rule.fields.values()}
 
+    def snapshot(self) -> dict[str, int]:
+        """All values by name, as ``decode`` sees them, without any effect: for showing.
+
+        Elements of arrays are called ``GICD_IROUTER<32>``; those that are 0, and all that this instance lacks, are left
+        out.
+        """
+        secure, self.secure = self.secure, True
+        values = {}
+        for rule in self.block.rules.values():
+            reg, hook = rule.reg, self._read_hooks[rule.number]
+            for index in range(reg.first, self._ends[rule.number]):
+                value = self._values[rule.cell + index - reg.first]
+                if hook is not None:
+                    value = hook(index) & ~rule.wo | value & rule.wo
+                if value or reg.count == 1:
+                    values[reg.name if reg.count == 1 else f"{reg.name}<{index}>"] = value
+        self.secure = secure
+        return values
+
     def _cell(self, name: str, index: int | None) -> int:
         rule = self.block.rule(name)
         reg = rule.reg

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from cosim.core.kernel import Entry, Kernel
 from cosim.core.message import KINDS, POWER, Kind
 from cosim.core.plan import LinkPlan, NodePlan, RegionPlan
+from cosim.core.regs import Bank
 from cosim.core.tasks import Future, Label, Scheduler, Task
 from cosim.core.time import Instant, Span, fmt
 
@@ -201,6 +202,7 @@ class Node:
         self._epoch = 0
         self._in: dict[int, tuple[Peer, dict[int, Callable[..., Any]]]] = {}
         self.maps = plan.maps
+        self.banks: dict[str, Bank] = {}
         for name, port in self._ports.items():
             self.__dict__[name] = port.clone(self)
 
@@ -379,6 +381,13 @@ class Node:
     def note_epoch(self, number: int) -> None:
         """Note the counters as they stand."""
         self.epochs.append((number, dict(self.count)))
+
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """{block: {register: value}} for `cosim regs`: the banks that ports serve and those put into `self.banks`.
+
+        Called between two events. Must change nothing: what runs with and without it is the same run.
+        """
+        return {name: bank.snapshot() for name, bank in self.banks.items()}
 
     def _record(self, kind: int, payload: list[Any]) -> None:
         self.side.append([self.now, self.id, self._side_number, kind, payload])

@@ -269,6 +269,7 @@ class MmioTarget(Port):
 
     def serve_bank(self, bank: Bank, *, base: int = 0, delay: Span = 0) -> None:
         """Serve a register bank whose first register lies at offset `base`; an access it refuses ends with SLVERR."""
+        self.node.banks.setdefault(bank.block.name, bank)
 
         def read(access: Request) -> int:
             return bank.read(access.addr - base, access.size, secure=access.secure)

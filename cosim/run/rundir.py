@@ -1,7 +1,7 @@
 """The run directory: ``runs/NAME/TIMESTAMP`` with a link ``latest``, or the one that was asked for; mode 0700.
 
-Contents: result.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/, workers/ (what workers wrote to
-stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
+Contents: result.json, registers.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/, workers/ (what
+workers wrote to stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
 """
 
 from __future__ import annotations
@@ -72,6 +72,12 @@ class RunDir:
         for file in self._consoles.values():
             file.close()
         self._consoles = {}
+
+
+def registers_text(registers: list[tuple[str, dict[str, dict[str, int]], str]]) -> str:
+    """registers.json, {node: {block: {register: value}}}, one line a node; from [node, blocks, fault] entries."""
+    lines = [f"{json.dumps(node)}: {json.dumps(blocks)}" for node, blocks, _fault in sorted(registers)]
+    return "{" + ",\n ".join(lines) + "}\n"
 
 
 def _timestamped(parent: Path) -> Path:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from cosim.core.time import NEVER, fmt
+
+
+def grid() -> Table:
+    """An empty table in the style of all of them: a header, a rule, nothing around."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
 
 
 def clean(text: str) -> str:
@@ -25,7 +31,7 @@ def error_text(entry: dict[str, Any]) -> str:
 
 def summary(result: dict[str, Any]) -> Table:
     """Per test: status, interrupts delivered directly and by list register, hypervisor exits, latency p50 and p99."""
-    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
+    table = grid()
     for column in ("test", "status", "interrupts", "direct", "list register", "exits", "latency p50", "p99"):
         table.add_column(
             column, justify="left" if column in ("test", "status", "interrupts") else "right", no_wrap=True
@@ -96,7 +102,7 @@ def ps_rows(view: dict[str, Any] | None, plan: dict[str, Any], host: str) -> lis
 
 def ps_table(rows: list[dict[str, Any]]) -> Table:
     """`cosim ps` as a table."""
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    table = grid()
     for column in ("node", "pid", "worker", "host", "simulated time", "state"):
         table.add_column(column, no_wrap=True)
     for row in rows:

@@ -124,6 +124,10 @@ class Function:
                 bank.configure("pctrl", 1, frame)
         return bank
 
+    def banks(self) -> list[tuple[int, Bank]]:
+        """(page pair, its registers) of the pairs that were touched."""
+        return sorted(self._banks.items())
+
     def _read_frames(self, offset: int, size: int, secure: bool) -> int:
         bank, frame = self.bank(offset // PAIR), _frame(offset)
         if not secure and not bank.at("pctrl", frame) & 1:

@@ -8,7 +8,7 @@ masters the bus by a port of its own, so that its requester ID follows from the 
 from __future__ import annotations
 
 from cosim.api import DECERR, SLVERR, BusError, MmioInitiator, MmioTarget, ModelError, Node, Request, us
-from nodes.arch.pcie import requester_id
+from nodes.arch.pcie import bdf, requester_id
 from nodes.smmute.config_space import SIZE
 from nodes.smmute.function import PAIR, Function
 
@@ -54,6 +54,14 @@ class Smmute(Node):
         }
         self.ecam.serve(self._read_config, self._write_config)
         self.mmio.serve(self._read_memory, self._write_memory)
+
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """Per function and page pair that was touched: ``SMMUTE@08:00.1/0``."""
+        return {
+            f"SMMUTE@{bdf(rid).partition(':')[2]}/{pair}": bank.snapshot()
+            for rid, function in self.functions.items()
+            for pair, bank in function.banks()
+        }
 
     # -- configuration -------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ BODIES: dict[FrameType, tuple[Any, ...]] = {
     FrameType.ERROR: ("node-raised", "pe0", 17, "what", "traceback"),
     FrameType.BYE: ("done", None),
     FrameType.REFUSED: ("version", "text"),
-    FrameType.QUERY: (4,),
+    FrameType.QUERY: (4, 1),
     FrameType.STATUS: (4, b"report"),
 }
 
@@ -94,9 +94,9 @@ def test_a_mutated_frame_is_a_frame_or_a_wire_error(kind: FrameType, data: st.Da
         (MAGIC + b"\x63\0\0\0\x90", "frame type must be one of"),
         (MAGIC + b"\x0a\x01\0\0\x91\x01", "flags and reserved"),
         (MAGIC + b"\x0a\0\0\0\x91", "must be msgpack"),
-        (MAGIC + b"\x0a\0\0\0\x92\x01\x01", "array of 1 fields"),
-        (MAGIC + b"\x0a\0\0\0\x91\xff", "in 0..2"),
-        (MAGIC + b"\x0a\0\0\0\x91\xc3", "must be <class 'int'>"),
+        (MAGIC + b"\x0a\0\0\0\x93\x01\x01\x01", "array of 2 fields"),
+        (MAGIC + b"\x0a\0\0\0\x92\xff\x01", "in 0..2"),
+        (MAGIC + b"\x0a\0\0\0\x92\xc3\x01", "must be <class 'int'>"),
         (MAGIC + b"\x04\0\0\0\x93\x01\x01\x91\x91\x01", "batch of GRANT"),
         (MAGIC + b"\x06\0\0\0\x91\xc7\x01\x05x", "must be msgpack"),
     ],
