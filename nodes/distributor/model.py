@@ -68,7 +68,7 @@ class Distributor(Node):
         self._acks: dict[int, tuple[int, bool]] = {}  # tag -> (acknowledges to come, RWP waits)
         self._tag = 0
         self._written = 0
-        self.bank = Bank(GICD, on_reserved=self._reserved, on_unmodelled=self._unmodelled)
+        self.bank = self.banks["GICD"] = Bank(GICD, on_reserved=self._reserved, on_unmodelled=self._unmodelled)
         self._identify()
         self._hook()
         self.regs.serve(self._read, self._write)

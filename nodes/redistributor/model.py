@@ -78,6 +78,7 @@ class Redistributor(Node):
         self.lpis = Lpis(self)
         self.vpes = Vpes(self)
         self.registers = Registers(self)
+        self.banks[{"3": "GICR_V3", "4.0": "GICR_V40"}.get(self.gic_version, "GICR")] = self.registers.bank
         self.regs.serve(self.registers.read, self.registers.write)
         self.ppi.watch(self._ppi_level)
 
