@@ -207,7 +207,8 @@ class FastWorkerSocket:
         self._said_ready = False
         self._early: list[bytes] | None = []
         self._inbox: deque[bytes] = deque()
-        self._timeout: float | None = None
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def _connect(self, path: str) -> None:
         deadline = time.monotonic() + _CONNECT_TIMEOUT_S
@@ -223,14 +224,10 @@ class FastWorkerSocket:
     def receive(self, timeout_ms: int | None = None) -> bytes | None:
         """The next frame; None after `timeout_ms`; LinkClosed when the hub is gone. Blocks without spinning."""
         while not self._inbox:
-            timeout = None if timeout_ms is None else timeout_ms / 1000
-            if timeout != self._timeout:
-                self._timeout = timeout
-                self._socket.settimeout(timeout)
+            if timeout_ms is not None and not self._poll.poll(timeout_ms):
+                return None
             try:
                 data = self._socket.recv(_CHUNK)
-            except (TimeoutError, BlockingIOError):
-                return None
             except OSError as error:
                 raise LinkClosed(f"the hub is gone: {error.strerror}") from None
             if not data:
@@ -266,9 +263,6 @@ class FastWorkerSocket:
         self._write(header(len(frame)) + frame)
 
     def _write(self, data: bytes) -> None:
-        if self._timeout is not None:
-            self._timeout = None
-            self._socket.settimeout(None)
         try:
             self._socket.sendall(data)
         except OSError as error:

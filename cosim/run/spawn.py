@@ -28,6 +28,7 @@ class Child:
             self._popen = subprocess.Popen(argv, stderr=file, process_group=0, env=_environment(), **kwargs)
         self.pid = self._popen.pid
         self._fd = os.pidfd_open(self.pid)
+        self._turn = anyio.Lock()  # one task at a time may wait for the descriptor
 
     @property
     def status(self) -> int | None:
@@ -36,8 +37,9 @@ class Child:
 
     async def wait(self) -> int:
         """Wait for the end; returns the exit status."""
-        while self._popen.poll() is None:
-            await anyio.wait_readable(self._fd)
+        async with self._turn:
+            while self._popen.poll() is None:
+                await anyio.wait_readable(self._fd)
         return self._popen.returncode
 
     def kill(self, number: int = signal.SIGKILL) -> None:
