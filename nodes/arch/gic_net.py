@@ -9,8 +9,9 @@ reaches another one through the distributor: Forward(target, kind, fields).
 What moves state is confirmed before the ITS goes on: after MoveVpe(target) it sends VSync to the old home, after MoveLpi,
 MoveAll, MoveVlpi and UnmapVpe Sync, and the acknowledge says that the state has arrived (in memory, for UnmapVpe). Until then
 the ITS holds back events of a moving vPE. MoveVpe may name the home itself: only the doorbell fields matter then. Another ITS
-that shares the vPE table may still send to a former home, which passes the message on. MapVpe: GICv4.1 for VMAPP with Alloc=1
-only, GICv4.0 for each VMAPP (alloc 0); UnmapVpe likewise.
+that shares the vPE table may still send to a former home, which passes the message on. MapVpe and UnmapVpe go out for the first
+VMAPP of a vPE on each ITS and for its end: the redistributor counts the ITSs. GICv4.1: Alloc=1 makes and ends the state;
+GICv4.0 has no Alloc (0): the first and the last do.
 """
 
 from __future__ import annotations
@@ -71,5 +72,8 @@ GIC_NET = Protocol(
         ("Forwarded", _Q, ("source", "kind", "fields")),
         # Redistributor to distributor: groups (bit n: group n) of which this PE takes 1-of-N SPIs.
         ("Participation", _R, ("groups",)),
+        # VMOVP with GITS_TYPER.VMOVP = 0: the ITSs of the list meet at the new home, and go on when all have come.
+        ("MeetVmovp", _Q, ("vpeid", "seqnum", "itslist", "its_number")),
+        ("VmovpMet", _R, ("vpeid", "seqnum")),
     ],
 )

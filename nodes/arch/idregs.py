@@ -12,6 +12,10 @@ RO = Access.RO
 GIC700_IIDR = 0x0400_043B
 """ProductID 4, implementer 0x43B (Arm): GICD_IIDR, GICR_IIDR and GITS_IIDR of GIC-700 at r0p0."""
 
+MODEL_IIDR = 0xC000_043B
+"""GICD_IIDR, GICR_IIDR and GITS_IIDR of the GICv3 and GICv4.0 variants: a ProductID of this model's own, since GIC-700 is
+GICv4.1 and software must not take the others for it."""
+
 IIDR_FIELDS = (F("Implementer", 11, 0), F("Revision", 15, 12), F("Variant", 19, 16), F("ProductID", 31, 24))
 
 

@@ -18,12 +18,10 @@ from typing import Any
 
 from cosim.api import SLVERR, Bank, BusError, Channel, MmioTarget, ModelError, Node, Peer, Reg, Request, Wire, on
 from nodes.arch.gic_net import GIC_NET
-from nodes.arch.idregs import pidr2
+from nodes.arch.idregs import MODEL_IIDR, pidr2
 from nodes.arch.intid import SPI_BASE, SPI_LAST
 from nodes.distributor.regs import GICD
 from nodes.distributor.spi import AFFINITY, IRM, Spis
-
-GIC600_IIDR = 0x0200_043B
 
 GRP0, GRP1_NS, GRP1_S = 1 << 0, 1 << 1, 1 << 2
 ARE_S, ARE_NS, DS, E1NWF, RWP = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 31
@@ -94,8 +92,9 @@ class Distributor(Node):
         vpe_bits = int(self.params.get("vpe_bits", 16))
         if version == "4.1" and vpe_bits != 16:
             bank.configure("GICD_TYPER2", 1 << 7 | vpe_bits - 1)  # VIL, VID
+        if version != "4.1":
+            bank.configure("GICD_IIDR", MODEL_IIDR)
         if version == "3":
-            bank.configure("GICD_IIDR", GIC600_IIDR)
             bank.configure("GICD_PIDR2", pidr2(3))
         for name in bank.block.rules:
             if name.endswith("nE") or name == "GICD_INMIR":

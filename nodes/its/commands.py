@@ -26,7 +26,10 @@ _SYNDROME = 0x01_00_00
 _SYNDROME_OPCODES = {"CLEAR": 0x05}
 """The published table has CLEAR under 05, not under its opcode 04."""
 
-Operation = Callable[[Command], "Future[None] | None"]
+Confirmation = tuple[Future[None], ...] | None
+"""What must be answered before the next command may run."""
+
+Operation = Callable[[Command], Confirmation]
 
 
 def syndrome(command: Command, cause: Cause) -> int:
@@ -44,11 +47,19 @@ def interrupt_home(maps: Mappings, entry: Ite) -> int:
 class Commands:
     """The commands of one ITS: `run` carries one out."""
 
-    def __init__(self, config: Config, maps: Mappings, net: Net, on_remap: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        maps: Mappings,
+        net: Net,
+        on_remap: Callable[[int, int], None],
+        its_number: Callable[[], int],
+    ) -> None:
         self._config = config
         self._maps = maps
         self._net = net
         self._on_remap = on_remap
+        self._its_number = its_number
         self._table: dict[str, Operation] = {
             "MAPD": self._mapd,
             "MAPC": self._mapc,
@@ -74,8 +85,8 @@ class Commands:
         if config.v41:
             self._table |= {"VSGI": self._vsgi, "INVDB": self._invdb}
 
-    def run(self, command: Command) -> Future[None] | None:
-        """Carry a command out; the result, if any, is to be awaited before the next one.
+    def run(self, command: Command) -> Confirmation:
+        """Carry a command out; the futures of the result, if any, are to be awaited before the next one.
 
         Raises:
             Fault: it is wrong and changed nothing. Miss: something must be fetched first.
@@ -126,7 +137,7 @@ class Commands:
             self._on_remap(device_id, event_id)
         self._maps.set_event(device_id, event_id, new)
 
-    def _movi(self, command: Command) -> Future[None] | None:
+    def _movi(self, command: Command) -> Confirmation:
         maps, device_id, event_id, icid = self._maps, command["device_id"], command["event_id"], command["icid"]
         entry = maps.interrupt(device_id, event_id)
         need(entry.physical, Cause.UNMAPPED_INTERRUPT)
@@ -136,16 +147,16 @@ class Commands:
         if not old.valid or old.rd == new.rd:
             return None
         self._net.send(old.rd, GIC_NET.MoveLpi, entry.intid, new.rd)
-        return self._net.sync(old.rd)
+        return (self._net.sync(old.rd),)
 
-    def _movall(self, command: Command) -> Future[None] | None:
+    def _movall(self, command: Command) -> Confirmation:
         source, target = command["rdbase1"], command["rdbase2"]
         self._check_rd(source, Cause.DEVICE_OOR)
         self._check_rd(target, Cause.DEVICE_OOR)
         if source == target:
             return None
         self._net.send(source, GIC_NET.MoveAll, target)
-        return self._net.sync(source)
+        return (self._net.sync(source),)
 
     # -- mapped interrupts ---------------------------------------------------------------------------------------------
 
@@ -189,33 +200,54 @@ class Commands:
 
     # -- vPEs ----------------------------------------------------------------------------------------------------------
 
-    def _vmapp(self, command: Command) -> Future[None] | None:
+    def _vmapp(self, command: Command) -> Confirmation:
         maps, vpeid = self._maps, command["vpeid"]
         alloc = command["alloc"] if self._config.v41 else 0
         if not command["valid"]:
             return self._unmap_vpe(vpeid, alloc)
-        maps.vpe(vpeid)
+        old = maps.vpe(vpeid)
         rd, size = command["rdbase"], command["vpt_size"]
         self._check_rd(rd)
         need(SHORTEST_VPT <= size + 1 <= self._config.id_bits, Cause.SIZE_OR_PROCNUM_OOR)
+        if not self._config.v41:
+            return self._vmapp_v40(vpeid, old, Vte(True, size, rd), command["vpt"])
         doorbell = maps.checked_doorbell(command["default_doorbell"]) if alloc else NO_DOORBELL
-        maps.map_vpe(vpeid, Vte(True, size, rd), owner=bool(alloc))
+        new = self._allocated(vpeid, old, Vte(True, size, rd), alloc)
+        maps.map_vpe(vpeid, new, owner=bool(alloc))
         if alloc:
             fields = (alloc, command["ptz"], command["vconf"], command["vpt"], size, doorbell)
             self._net.send(rd, GIC_NET.MapVpe, vpeid, *fields)
-        elif not self._config.v41:
-            self._net.send(rd, GIC_NET.MapVpe, vpeid, 0, 0, 0, command["vpt"], size, NO_DOORBELL)
+        elif not old.valid:
+            self._net.send(new.rd, GIC_NET.MapVpe, vpeid, 0, 0, 0, 0, size, NO_DOORBELL)
         return None
 
-    def _unmap_vpe(self, vpeid: int, alloc: int) -> Future[None] | None:
+    def _allocated(self, vpeid: int, old: Vte, new: Vte, alloc: int) -> Vte:
+        """The entry that VMAPP leaves. With Alloc=0 a shared one stays: its home is where the state is, whatever RDbase says."""
+        if not self._config.shared_vpes:
+            need(not (alloc and old.valid), Cause.VPE_ALLOC)
+            return new
+        present = self._maps.shared_vpe(vpeid)
+        need(present.valid != bool(alloc), Cause.VPE_ALLOC)
+        return new if alloc else present
+
+    def _vmapp_v40(self, vpeid: int, old: Vte, new: Vte, vpt: int) -> Confirmation:
+        """GICv4.0. A mapped vPE gets the new mapping: its state goes to the new home, or to the new pending table."""
+        self._maps.map_vpe(vpeid, new, owner=True)
+        if old.valid and old.rd != new.rd:
+            self._net.send(old.rd, GIC_NET.MoveVpe, vpeid, new.rd, 0, NO_DOORBELL)
+            return (self._net.vsync(old.rd, vpeid),)
+        if old.valid:
+            self._net.send(old.rd, GIC_NET.UnmapVpe, vpeid, 0)
+        self._net.send(new.rd, GIC_NET.MapVpe, vpeid, 0, 0, 0, vpt, new.vpt_size, NO_DOORBELL)
+        return None
+
+    def _unmap_vpe(self, vpeid: int, alloc: int) -> Confirmation:
         old = self._maps.mapped_vpe(vpeid, fresh=bool(alloc))
         self._maps.map_vpe(vpeid, Vte(False, 0, 0), owner=bool(alloc))
-        if self._config.v41 and not alloc:
-            return None
         self._net.send(old.rd, GIC_NET.UnmapVpe, vpeid, alloc)
-        return self._net.sync(old.rd)
+        return (self._net.sync(old.rd),)
 
-    def _vmovi(self, command: Command) -> Future[None] | None:
+    def _vmovi(self, command: Command) -> Confirmation:
         maps, device_id, event_id, vpeid = self._maps, command["device_id"], command["event_id"], command["vpeid"]
         entry = maps.interrupt(device_id, event_id)
         need(not entry.physical, Cause.UNMAPPED_INTERRUPT)
@@ -227,18 +259,23 @@ class Commands:
         if not old.valid or entry.target == vpeid:
             return None
         self._net.send(old.rd, GIC_NET.MoveVlpi, entry.target, entry.intid, vpeid, new.rd, doorbell)
-        return self._net.sync(old.rd)
+        return (self._net.sync(old.rd),)
 
-    def _vmovp(self, command: Command) -> Future[None] | None:
+    def _vmovp(self, command: Command) -> Confirmation:
         maps, vpeid, rd = self._maps, command["vpeid"], command["rdbase"]
         old = maps.mapped_vpe(vpeid, fresh=True)
         self._check_rd(rd)
         keep = command["db"] if self._config.v41 else 0
         doorbell = maps.checked_doorbell(command["default_doorbell"]) if keep else NO_DOORBELL
+        number = self._its_number()
+        need(not self._config.meets or bool(command["itslist"] >> number & 1), Cause.ITS_LIST)
         self._net.send(old.rd, GIC_NET.MoveVpe, vpeid, rd, keep, doorbell)
         moved = self._net.vsync(old.rd, vpeid)
         maps.move_vpe(vpeid, old._replace(rd=rd), moved)
-        return moved
+        if not self._config.meets:
+            return (moved,)
+        # Events may go on when the state has moved; the next command when every ITS of the list has come so far.
+        return (moved, self._net.meet(rd, vpeid, command["seqnum"], command["itslist"], number))
 
     def _vinvall(self, command: Command) -> None:
         self._net.send(self._maps.mapped_vpe(command["vpeid"]).rd, GIC_NET.VInvAll, command["vpeid"])

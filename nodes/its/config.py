@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cosim.api import ModelError
-from nodes.arch.idregs import GIC700_IIDR
+from cosim.api import ModelError, ms, ns
+from nodes.arch.idregs import GIC700_IIDR, MODEL_IIDR
 from nodes.its.entries import IteFormat
 
 VERSIONS = ("3", "4.0", "4.1")
-MODEL_IIDR = 0xC000_043B
-"""GITS_IIDR of the GICv3 and GICv4.0 variants: a ProductID of this model's own, since GIC-700 is GICv4.1."""
 
 _WIDTHS = {  # parameter: (lowest, highest, default)
     "device_bits": (1, 32, 20),
@@ -28,7 +26,10 @@ _WIDTHS = {  # parameter: (lowest, highest, default)
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Widths in bits; `stalls`: a command error stops the queue until CWRITER.Retry, else the command is skipped."""
+    """Widths in bits; `stalls`: a command error stops the queue until CWRITER.Retry, else the command is skipped; `vmovp`:
+    GITS_TYPER.VMOVP, one ITS does it for all; `svpet`: affinity levels that ITSs sharing a vPE table have in common; `umsi`,
+    `umsi_intid`: unmapped MSIs are recorded, and raise that SPI (0: no interrupt); `affinity`: of GITS_MPIDR, Aff3.Aff2.Aff1 in
+    [31:8]; `command_ps`: time of a command beside its memory accesses; `quiescent_ps`: from Enabled = 0 to Quiescent = 1."""
 
     gic_version: str
     device_bits: int
@@ -37,6 +38,14 @@ class Config:
     vpe_bits: int
     id_bits: int
     stalls: bool
+    index: int = 0
+    vmovp: bool = True
+    svpet: int = 0
+    umsi: bool = False
+    umsi_intid: int = 0
+    affinity: int = 0
+    command_ps: int = 0
+    quiescent_ps: int = 0
 
     @property
     def virtual(self) -> bool:
@@ -47,6 +56,16 @@ class Config:
     def v41(self) -> bool:
         """GICv4.1: vSGIs, default doorbells, the vPE table shared with other ITSs and the redistributors."""
         return self.gic_version == "4.1"
+
+    @property
+    def shared_vpes(self) -> bool:
+        """GITS_TYPER.SVPET: the vPE table is shared with other ITSs and the redistributors."""
+        return self.svpet != 0
+
+    @property
+    def meets(self) -> bool:
+        """VMOVP goes to each ITS of its list, and they wait for one another (GITS_TYPER.VMOVP = 0)."""
+        return self.virtual and not self.vmovp
 
     @property
     def individual_doorbells(self) -> bool:
@@ -75,12 +94,14 @@ class Config:
             (13, self.device_bits - 1),  # Devbits
             (32, self.collection_bits - 1),  # CIDbits
             (36, 1),  # CIL
-            (37, self.virtual),  # VMOVP
+            (37, self.virtual and self.vmovp),  # VMOVP
             (38, self.v41),  # MPAM
             (39, self.v41),  # VSGI
             (40, self.v41),  # VMAPP
-            (41, self.v41),  # SVPET: shared within one Aff3
+            (41, self.svpet),  # SVPET
             (43, self.v41),  # nID
+            (44, self.umsi),  # UMSI
+            (45, self.umsi_intid != 0),  # UMSIirq
             (46, 1),  # INV
         ]
         return sum(int(value) << low for low, value in fields)
@@ -104,4 +125,28 @@ def read_config(name: str, params: Mapping[str, Any]) -> Config:
         if not isinstance(value, int) or not low <= value <= high:
             raise ModelError(f"{key} of {name} must be in {low}..{high}, not {value!r}")
         widths[key] = value
-    return Config(gic_version=version, stalls=mode == "stall", **widths)
+    return Config(gic_version=version, stalls=mode == "stall", **widths, **_options(name, params, version == "4.1"))
+
+
+_OPTIONS = {  # parameter: (lowest, highest, default)
+    "index": (0, 15, 0),
+    "svpet": (0, 3, 1),
+    "umsi_intid": (0, 1019, 0),
+    "affinity": (0, 0xFFFF_FFFF, 0),
+    "command_ps": (0, ms(1), ns(2)),
+    "quiescent_ps": (0, ms(1), ns(20)),
+}
+
+
+def _options(name: str, params: Mapping[str, Any], v41: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"vmovp": bool(params.get("vmovp", True)), "umsi": bool(params.get("umsi", False))}
+    for key, (low, high, default) in _OPTIONS.items():
+        value = params.get(key, default)
+        if not isinstance(value, int) or not low <= value <= high:
+            raise ModelError(f"{key} of {name} must be in {low}..{high}, not {value!r}")
+        options[key] = value
+    if options["umsi_intid"] and not options["umsi"]:
+        raise ModelError(f"umsi_intid of {name} must be 0 without umsi, not {options['umsi_intid']}")
+    if not v41:
+        options["svpet"] = 0
+    return options

@@ -32,6 +32,10 @@ class Cause(IntEnum):
     DOORBELL_OOR = 0x13
     TABLE_ACCESS = 0x14
     UNKNOWN_COMMAND = 0x15
+    VPE_ALLOC = 0x16
+    """VMAPP with Alloc=1 of a vPE that has an entry, or with Alloc=0 of one that has none."""
+    ITS_LIST = 0x17
+    """VMOVP whose ITSList does not name this ITS."""
 
 
 class Fault(Exception):
@@ -154,12 +158,17 @@ class Mappings:
                 raise Miss(moving.wait)
             del self._moving[vpeid]
         try:
-            entry = Vte.unpack(self.vpes.read(vpeid, fresh and self.config.v41))
+            entry = Vte.unpack(self.vpes.read(vpeid, fresh and self.config.shared_vpes))
         except OutOfTable:
             raise Fault(Cause.VPE_OOR) from None
-        if self.config.v41 and vpeid not in self._mapped:
+        if self.config.shared_vpes and vpeid not in self._mapped:
             return entry._replace(valid=False)
         return entry
+
+    def shared_vpe(self, vpeid: int) -> Vte:
+        """Entry of a vPE as the shared table has it now, whichever ITS it is mapped on; raises as `vpe` does."""
+        self.vpe(vpeid, fresh=True)
+        return Vte.unpack(self.vpes.read(vpeid))
 
     def mapped_vpe(self, vpeid: int, fresh: bool = False) -> Vte:
         """Entry of a mapped vPE; raises Fault, also UNMAPPED_VPE."""
@@ -168,8 +177,8 @@ class Mappings:
         return entry
 
     def map_vpe(self, vpeid: int, entry: Vte, owner: bool) -> None:
-        """Map or unmap a vPE that has been looked up. GICv4.1: only the `owner` (Alloc = 1) writes the shared entry."""
-        if not self.config.v41:
+        """Map or unmap a vPE that has been looked up. In a shared table only the `owner` (Alloc = 1) writes the entry."""
+        if not self.config.shared_vpes:
             self.vpes.write(vpeid, entry.pack())
             return
         if entry.valid:

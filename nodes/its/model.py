@@ -8,28 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosim.api import Bank, Channel, MmioInitiator, MmioTarget, Node, Peer, Reg, on
+from cosim.api import Bank, Channel, MmioInitiator, MmioTarget, Node, Peer, Reg, Wire, on
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.idregs import pidr2
 from nodes.arch.msi import MSI
 from nodes.its.commands import Commands
 from nodes.its.config import read_config
-from nodes.its.mappings import Mappings
+from nodes.its.mappings import Cause, Mappings
 from nodes.its.net import Net
 from nodes.its.queue import CommandQueue
 from nodes.its.regs import BASER_COLLECTIONS, BASER_DEVICES, GITS
 from nodes.its.translate import Event, Msi, Sgir, Translator
+from nodes.its.unmapped import UMSI_IRQ, Unmapped
 
 BASER_VPES = 0x0207_0000_0000_0000
 """GITS_BASER2 at reset: Type 2 (vPEs), entries of 8 bytes, as GICR_VPROPBASER.Entry_Size says of the same table."""
 
-QUIESCENT = 1 << 31
+ENABLED, IMDE, ITS_NUMBER, QUIESCENT = 1 << 0, 1 << 1, 0xF << 4, 1 << 31
 _PAGE_SIZE = 3 << 8
 
 
 class Its(Node):
     """One ITS. Parameters: `gic_version`, `device_bits`, `event_bits`, `collection_bits`, `vpe_bits`, `id_bits`,
-    `command_error` ("skip" | "stall").
+    `command_error` ("skip" | "stall"), `index` (GITS_CTLR.ITS_Number, where VMOVP needs it), `vmovp` (GITS_TYPER.VMOVP), `svpet`,
+    `affinity` (GITS_MPIDR), `umsi`, `umsi_intid`, `command_ps` (2 ns, assumed), `quiescent_ps` (20 ns, assumed).
 
     Counters: `msi_translated` (MSIs that became an LPI or vLPI), `msi_dropped`, `sgir_writes`, `sgir_dropped`, `commands`,
     `command_errors`, `events_remapped` (MAPTI of an event not discarded), `queue_errors`, `table_faults`, `ignored_writes`,
@@ -42,6 +44,7 @@ class Its(Node):
     net = Channel(GIC_NET, "to every redistributor")
     bus = MmioInitiator("command queue and tables in memory")
     msi = Channel(MSI, "from SMMUs")
+    irq = Wire("to the distributor's SPIs: unmapped MSIs; line = INTID")
 
     def setup(self) -> None:
         self.config = config = read_config(self.name, self.params)
@@ -49,10 +52,22 @@ class Its(Node):
         self.mappings = Mappings(config, self, self.bus)
         self.bank = bank = Bank(GITS, on_reserved=self._reserved, on_unmodelled=self._unmodelled)
         self.events = Translator(self.mappings, self.gic_net, self._enabled, self._event_done, self._event_dropped)
-        commands = Commands(config, self.mappings, self.gic_net, self._remapped)
+        self.unmapped = Unmapped(bank, self._drive_umsi) if config.umsi else None
+        number = lambda: bank.field("GITS_CTLR", "ITS_Number")  # noqa: E731
+        commands = Commands(config, self.mappings, self.gic_net, self._remapped, number)
         self.queue = CommandQueue(
-            config, bank, self.bus, self.mappings, commands, self.gic_net, self.events, self._report, self._command_done
+            config,
+            bank,
+            self.bus,
+            self.mappings,
+            commands,
+            self.gic_net,
+            self.events,
+            self._report,
+            self._command_done,
+            lambda: self.sleep(config.command_ps),
         )
+        self._stopping = 0  # disabled less than `quiescent_ps` ago
         self._configure(bank)
         bank.on_read("GITS_CTLR", self._read_ctlr)
         bank.on_write("GITS_CTLR", self._write_ctlr)
@@ -73,6 +88,9 @@ class Its(Node):
         config = self.config
         bank.configure("GITS_TYPER", config.typer)
         bank.configure("GITS_IIDR", config.iidr)
+        bank.configure("GITS_MPIDR", config.affinity & 0xFFFF_FF00)
+        if config.meets:
+            bank.configure("GITS_CTLR", QUIESCENT | config.index << 4)
         bank.configure("GITS_PIDR2", pidr2(4 if config.virtual else 3))
         basers = [BASER_DEVICES, BASER_COLLECTIONS] + ([BASER_VPES] if config.virtual else [])
         for number, value in enumerate(basers):
@@ -85,7 +103,8 @@ class Its(Node):
         return bool(self.bank.field("GITS_CTLR", "Enabled"))
 
     def _quiescent(self) -> bool:
-        return not (self._enabled() or self.queue.busy or not self.events.idle or self.bus.outstanding)
+        busy = self.queue.busy or self._stopping or not self.events.idle or self.bus.outstanding
+        return not (self._enabled() or busy)
 
     def _read_ctlr(self, index: int) -> int:
         return self.bank["GITS_CTLR"] & ~QUIESCENT | (QUIESCENT if self._quiescent() else 0)
@@ -93,9 +112,24 @@ class Its(Node):
     # -- writes to registers -------------------------------------------------------------------------------------------
 
     def _write_ctlr(self, index: int, old: int, new: int, mask: int) -> None:
-        if old & ~new & 1:
+        writable = ENABLED | IMDE
+        writable |= ITS_NUMBER if self.config.meets else 0
+        writable |= UMSI_IRQ if self.config.umsi_intid else 0
+        self.bank["GITS_CTLR"] = new & (writable | QUIESCENT)
+        if old & ~new & ENABLED:
             self.mappings.drop()
+            self._stopping += 1
+            self.after(self.config.quiescent_ps, self._stopped)
+        if self.unmapped is not None:
+            self.unmapped.update()
         self.queue.wake()
+
+    def _stopped(self) -> None:
+        self._stopping -= 1
+
+    def _drive_umsi(self, level: int) -> None:
+        if self.irq.peers and self.config.umsi_intid:
+            self.irq.drive(self.config.umsi_intid, level)
 
     def _write_cbaser(self, index: int, old: int, new: int, mask: int) -> None:
         if self._refuse("GITS_CBASER"):
@@ -144,6 +178,10 @@ class Its(Node):
     def _sync_ack(self, peer: Peer, tag: int) -> None:
         self.gic_net.acknowledge(peer, tag)
 
+    @on(GIC_NET.VmovpMet)
+    def _vmovp_met(self, peer: Peer, vpeid: int, seqnum: int) -> None:
+        self.gic_net.met(peer, vpeid, seqnum)
+
     @on(GIC_NET.VSyncAck)
     def _vsync_ack(self, peer: Peer, tag: int, vpeid: int) -> None:
         self.gic_net.acknowledge(peer, tag)
@@ -158,8 +196,10 @@ class Its(Node):
         if isinstance(event, Msi):
             self.count["msi_translated"] += 1
 
-    def _event_dropped(self, event: Event, why: str) -> None:
+    def _event_dropped(self, event: Event, why: str, cause: Cause | None = None) -> None:
         if isinstance(event, Msi):
+            if self.unmapped is not None and cause is not None:
+                self.unmapped.record(event.device_id, event.event_id, cause)
             self._report(
                 "msi_dropped",
                 "MSI dropped",

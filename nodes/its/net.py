@@ -24,6 +24,7 @@ class Net:
                 self._peers[int(number)] = peer
         self._tag = 0
         self._open: dict[int, tuple[Peer, Future[None]]] = {}
+        self._meetings: dict[tuple[int, int], Future[None]] = {}
 
     def knows(self, rd: int) -> bool:
         """Whether there is a redistributor of that processor number."""
@@ -57,6 +58,21 @@ class Net:
         future: Future[None] = Future(("{} of {}{}", what, PREFIX, rd))
         self._open[self._tag] = (self._peers[rd], future)
         return self._tag, future
+
+    def meet(self, rd: int, vpeid: int, seqnum: int, itslist: int, its_number: int) -> Future[None]:
+        """Meet the other ITSs of a VMOVP at the vPE's new home."""
+        future: Future[None] = Future(("every ITS of ITSList {:#x} to execute VMOVP {} of vPE {}", itslist, seqnum, vpeid))
+        self._meetings[vpeid, seqnum] = future
+        self.send(rd, GIC_NET.MeetVmovp, vpeid, seqnum, itslist, its_number)
+        return future
+
+    def met(self, peer: Peer, vpeid: int, seqnum: int) -> None:
+        """A VmovpMet came."""
+        future = self._meetings.pop((vpeid, seqnum), None)
+        if future is None:
+            self._on_unexpected(peer.name, seqnum)
+        else:
+            future.set(None)
 
     def acknowledge(self, peer: Peer, tag: int) -> None:
         """A SyncAck or VSyncAck came."""

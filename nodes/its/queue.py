@@ -6,7 +6,7 @@ with each command. A run of SYNC and VSYNC commands is issued together, since no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cosim.api import Bank, BusFault, Future, MmioInitiator, Signal
@@ -29,7 +29,7 @@ Report = Callable[..., None]
 
 
 class CommandQueue:
-    """Owns GITS_CBASER, GITS_CWRITER and GITS_CREADR of `bank`. `report` counts and logs errors."""
+    """Owns GITS_CBASER, GITS_CWRITER and GITS_CREADR of `bank`. `report` counts and logs errors; `pause` takes a command's time."""
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class CommandQueue:
         events: Translator,
         report: Report,
         on_command: Callable[[], None],
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
         self._bank = bank
@@ -52,6 +53,7 @@ class CommandQueue:
         self._events = events
         self._report = report
         self._on_command = on_command
+        self._pause = pause
         self._work = Signal("commands")
         self.busy = False
         bank.on_write("GITS_CWRITER", self._write_cwriter)
@@ -127,6 +129,9 @@ class CommandQueue:
         at = 0
         while at < len(commands) and self._runs():
             command = commands[at]
+            await self._pause()
+            if not self._runs():
+                return
             try:
                 if self._is_sync(command):
                     at += await self._syncs(commands[at:])
@@ -141,8 +146,7 @@ class CommandQueue:
             at += 1
 
     async def _one(self, command: Command) -> None:
-        confirmed = await self._settled(lambda: self._commands.run(command))
-        if confirmed is not None:
+        for confirmed in await self._settled(lambda: self._commands.run(command)) or ():
             await confirmed
 
     async def _settled(self, operation: Callable[[], T]) -> T:

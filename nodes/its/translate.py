@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cosim.api import BusFault, Queue, Signal
 from nodes.arch.gic_net import GIC_NET
 from nodes.its.commands import interrupt_home
-from nodes.its.mappings import Fault, Mappings
+from nodes.its.mappings import Cause, Fault, Mappings
 from nodes.its.net import Net
 from nodes.its.tables import Miss, settle
 
@@ -35,7 +35,8 @@ Event = Msi | Sgir
 
 
 class Translator:
-    """`on_done(event)` and `on_drop(event, why)` hear of each event's end; `enabled()` tells GITS_CTLR.Enabled."""
+    """`on_done(event)` and `on_drop(event, why, cause)` hear of each event's end (`cause`: its mapping is missing);
+    `enabled()` tells GITS_CTLR.Enabled."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Translator:
         net: Net,
         enabled: Callable[[], bool],
         on_done: Callable[[Event], None],
-        on_drop: Callable[[Event, str], None],
+        on_drop: Callable[[Event, str, Cause | None], None],
     ) -> None:
         self._maps = maps
         self._net = net
@@ -81,7 +82,7 @@ class Translator:
             try:
                 await settle(lambda: self._translate(event))  # noqa: B023  (called before the next turn)
             except BusFault as fault:
-                self._on_drop(event, str(fault))
+                self._on_drop(event, str(fault), None)
             self._finished += 1
             self._progress.notify()
 
@@ -93,7 +94,7 @@ class Translator:
 
     def _translate(self, event: Event) -> None:
         if not self._enabled():
-            self._on_drop(event, "GITS_CTLR.Enabled is 0")
+            self._on_drop(event, "GITS_CTLR.Enabled is 0", None)
             return
         try:
             if isinstance(event, Msi):
@@ -102,6 +103,6 @@ class Translator:
             else:
                 self._net.send(self._maps.mapped_vpe(event.vpeid).rd, GIC_NET.SetVsgi, event.vpeid, event.sgi)
         except Fault as fault:
-            self._on_drop(event, fault.cause.name)
+            self._on_drop(event, fault.cause.name, fault.cause)
             return
         self._on_done(event)

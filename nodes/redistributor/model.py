@@ -8,8 +8,10 @@ acknowledged when everything received before has taken effect.
 
 Parameters: `index` (GICR_TYPER.ProcessorNumber), `affinity` (Aff3.Aff2.Aff1.Aff0, 32 bits), `last`, `gic_version` ("3", "4.0",
 "4.1"), `id_bits` (of LPIs), `vpe_bits`, `two_security_states`, `priority_bits` (implemented, 5), `lpi_cache` (configuration is
-kept until INV; false: read at each new pend), `busy_ps` (shortest time of Dirty, SYNCR.Busy, VSGIPENDR.Busy and of waking,
-assumed 20 ns), `stray_ps` (how long a request waits for a vPE that is not here, assumed 2 us).
+kept until INV; false: read at each new pend), `direct_lpi` (GICR_TYPER.DirectLPI: SETLPIR, CLRLPIR and the INV registers; true
+for GICv4.0), `common_lpi_aff` (GICR_TYPER.CommonLPIAff, 0 to 3), `busy_ps` (shortest time of Dirty and of waking, assumed
+20 ns), `syncr_ps` and `vsgir_ps` (shortest time of SYNCR.Busy and VSGIPENDR.Busy, as `busy_ps`), `rwp_ps` (GICR_CTLR.RWP after
+the effect is everywhere, assumed 5 ns), `stray_ps` (how long a request waits for a vPE that is not here, assumed 2 us).
 
 Counters: `vlpi_delivered`, `vsgi_delivered` at the guest's Activate; `doorbells` when a doorbell LPI goes to the PE; the others
 count what was dropped or ignored, each with a log event that says why.
@@ -17,7 +19,7 @@ count what was dropped or ignored, each with a log event that says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cosim.api import Channel, MmioInitiator, MmioTarget, ModelError, Node, Peer, Wire, ns, on, us
@@ -29,6 +31,7 @@ from nodes.redistributor.lpi import Lpis
 from nodes.redistributor.private import GROUP0, GROUP1_NS, GROUP1_S, Private
 from nodes.redistributor.registers import Registers
 from nodes.redistributor.regs import TABLES
+from nodes.redistributor.rendezvous import Rendezvous
 from nodes.redistributor.residency import Residency
 from nodes.redistributor.stream import Offer, Slot, best_of
 from nodes.redistributor.transfer import Transfer
@@ -60,7 +63,14 @@ class Redistributor(Node):
         self.vpe_bits = int(params.get("vpe_bits", 16))
         self.two_states = bool(params.get("two_security_states", True))
         self.lpi_cache = bool(params.get("lpi_cache", True))
+        self.common_lpi_aff = int(params.get("common_lpi_aff", 0))
+        if not 0 <= self.common_lpi_aff <= 3:
+            raise ModelError(f"common_lpi_aff of {self.name} must be in 0..3, not {self.common_lpi_aff}")
+        self.direct_lpi = bool(params.get("direct_lpi", self.gic_version == "4.0"))
         self.busy_ps = int(params.get("busy_ps", ns(20)))
+        self.syncr_ps = int(params.get("syncr_ps", self.busy_ps))
+        self.vsgir_ps = int(params.get("vsgir_ps", self.busy_ps))
+        self.rwp_ps = int(params.get("rwp_ps", ns(5)))
         self.stray_ps = int(params.get("stray_ps", us(2)))
         self.awake = False
         self._dist_groups = 0  # enabled in GICD_CTLR; bit n: group n
@@ -75,6 +85,7 @@ class Redistributor(Node):
         self.private = Private(self.two_states, int(params.get("priority_bits", 5)))
         self.residency = Residency(self)
         self.transfer = Transfer(self)
+        self.rendezvous = Rendezvous(self)
         self.lpis = Lpis(self)
         self.vpes = Vpes(self)
         self.registers = Registers(self)
@@ -86,6 +97,17 @@ class Redistributor(Node):
         """Count and log something that was dropped, ignored or wrongly used."""
         self.count[counter] += 1
         self.log(event, counter=counter, **fields)
+
+    def later(self, span: int, function: Callable[[], None]) -> None:
+        """Call a function after `span` ps; at once if that is 0."""
+        if span:
+            self.after(span, function)
+        else:
+            function()
+
+    def group_of(self, affinity: int) -> int:
+        """The affinity fields that all redistributors of its CommonLPIAff group have in common (0: all share)."""
+        return affinity >> 8 * (4 - self.common_lpi_aff)
 
     # -- offering --------------------------------------------------------------------------------------------------------
 
@@ -385,6 +407,10 @@ class Redistributor(Node):
     @on(GIC_NET.MoveVpe)
     def _move_vpe(self, peer: Peer, *fields: Any) -> None:
         self.vpes.request("MoveVpe", fields)
+
+    @on(GIC_NET.MeetVmovp)
+    def _meet_vmovp(self, peer: Peer, vpeid: int, seqnum: int, itslist: int, its_number: int) -> None:
+        self.rendezvous.arrive(peer, vpeid, seqnum, itslist, its_number)
 
     @on(GIC_NET.InvDb)
     def _inv_db(self, peer: Peer, *fields: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cosim.api import SLVERR, Bank, BusError, Reg, Request
-from nodes.arch.idregs import GIC700_IIDR, pidr2
+from nodes.arch.idregs import GIC700_IIDR, MODEL_IIDR, pidr2
 from nodes.arch.intid import LPI_BASE
 from nodes.redistributor import residency
 from nodes.redistributor.regs import TABLES
@@ -17,7 +17,6 @@ from nodes.redistributor.regs import TABLES
 if TYPE_CHECKING:
     from nodes.redistributor.model import Redistributor
 
-GIC600_IIDR = 0x0200_043B
 VPE_ENTRY_WORDS = 1
 """64-bit words of an entry of the vPE configuration table; as in GITS_BASER2, which may name the same table."""
 
@@ -25,6 +24,7 @@ ENABLE_LPIS, CES, IR, DPG = 1 << 0, 1 << 1, 1 << 2, 7 << 24
 PTZ = 1 << 62
 PROCESSOR_SLEEP = 1 << 1
 VALID = 1 << 63
+LOWER = 0xFFFF_FFFF
 
 
 class Registers:
@@ -39,6 +39,7 @@ class Registers:
         self._inv_busy = 0
         self._query = -1
         self._query_timer: Any = None
+        self._has_inv = rd.v41 or rd.direct_lpi
         self._identify()
         self._hook_rd_frame()
         self._hook_sgi_frame()
@@ -81,15 +82,16 @@ class Registers:
         if rd.v41:
             typer |= 1 << 7 | 1 << 26  # RVPEID, VSGI
             bank.configure("GICR_VPROPBASER", (VPE_ENTRY_WORDS - 1) << 59)
+        typer |= int(rd.direct_lpi) << 3 | rd.common_lpi_aff << 24
         bank.configure("GICR_TYPER", typer)
+        bank.configure("GICR_IIDR", GIC700_IIDR if rd.v41 else MODEL_IIDR)
         if version == "3":
-            bank.configure("GICR_IIDR", GIC600_IIDR)
             bank.configure("GICR_PIDR2", pidr2(3))
-        else:
-            bank.configure("GICR_IIDR", GIC700_IIDR)
-        absent = ["GICR_SETLPIR", "GICR_CLRLPIR", "GICR_MPAMIDR", "GICR_PARTIDR", "GICR_INMIR0"]
+        absent = ["GICR_MPAMIDR", "GICR_PARTIDR", "GICR_INMIR0"]
         absent += [name for name in bank.block.rules if name.endswith("nE")]
-        if not rd.v41:
+        if not rd.direct_lpi:
+            absent += ["GICR_SETLPIR", "GICR_CLRLPIR"]
+        if not self._has_inv:
             absent += ["GICR_INVLPIR", "GICR_INVALLR", "GICR_SYNCR"]
         for name in absent:
             bank.absent(name)
@@ -103,19 +105,22 @@ class Registers:
         bank.on_write("GICR_WAKER", self._write_waker)
         bank.on_write("GICR_PROPBASER", self._write_table("GICR_PROPBASER"))
         bank.on_write("GICR_PENDBASER", self._write_table("GICR_PENDBASER"))
-        if self._rd.v41:
+        if self._rd.direct_lpi:
+            bank.on_write("GICR_SETLPIR", self._write_setlpir)
+            bank.on_write("GICR_CLRLPIR", self._write_clrlpir)
+        if self._has_inv:
             bank.on_write("GICR_INVLPIR", self._write_invlpir)
             bank.on_write("GICR_INVALLR", self._write_invallr)
             bank.on_read("GICR_SYNCR", lambda index: 1 if self._inv_busy else 0)
 
     def rwp(self) -> Callable[[], None]:
-        """RWP is 1 until the function returned here is called."""
+        """RWP is 1 until the function returned here is called, and for `rwp_ps` after it."""
         self._clearing += 1
 
-        def done() -> None:
+        def cleared() -> None:
             self._clearing -= 1
 
-        return done
+        return lambda: self._rd.later(self._rd.rwp_ps, cleared)
 
     def _write_ctlr(self, index: int, old: int, new: int, mask: int) -> None:
         rd, bank = self._rd, self.bank
@@ -134,6 +139,7 @@ class Registers:
             rd.lpis.disable(self.rwp())
         if (old ^ new) & DPG:
             rd.participate()
+            self.rwp()()
 
     def _write_waker(self, index: int, old: int, new: int, mask: int) -> None:
         if (old ^ new) & PROCESSOR_SLEEP:
@@ -166,16 +172,26 @@ class Registers:
         def passed() -> None:
             self._inv_busy -= 1
 
-        self._rd.after(self._rd.busy_ps, passed)
+        self._rd.later(self._rd.syncr_ps, passed)
+
+    def _write_setlpir(self, index: int, old: int, new: int, mask: int) -> None:
+        if mask & LOWER:
+            self._rd.lpis.set(new & LOWER)
+
+    def _write_clrlpir(self, index: int, old: int, new: int, mask: int) -> None:
+        if mask & LOWER:
+            self._begin_invalidation("GICR_CLRLPIR")
+            self._rd.lpis.clear(new & LOWER)
+            self._rd.effects.after(self._end_invalidation)
 
     def _write_invlpir(self, index: int, old: int, new: int, mask: int) -> None:
         rd = self._rd
-        if mask == 0xFFFF_FFFF:
+        if rd.v41 and mask == LOWER:
             rd.fault("inv_partial", "GICR_INVLPIR must be written with 64 bits, not its lower half")
             return
         self._begin_invalidation("GICR_INVLPIR")
-        intid = new & 0xFFFF_FFFF
-        if new & VALID:
+        intid = new & LOWER
+        if rd.v41 and new & VALID:
             self._virtual_invalidation("InvVlpi", (new >> 32 & 0xFFFF, intid))
         else:
             if rd.lpis.enabled:
@@ -184,11 +200,11 @@ class Registers:
 
     def _write_invallr(self, index: int, old: int, new: int, mask: int) -> None:
         rd = self._rd
-        if mask == 0xFFFF_FFFF:
+        if rd.v41 and mask == LOWER:
             rd.fault("inv_partial", "GICR_INVALLR must be written with 64 bits, not its lower half")
             return
         self._begin_invalidation("GICR_INVALLR")
-        if new & VALID:
+        if rd.v41 and new & VALID:
             self._virtual_invalidation("VInvAll", (new >> 32 & 0xFFFF,))
         else:
             if rd.lpis.enabled:
@@ -286,6 +302,11 @@ class Registers:
         if self.bank["GICR_VPENDBASER"] & residency.VALID:
             self.bank["GICR_VPROPBASER"] = old
             self._rd.fault("table_writes_ignored", "GICR_VPROPBASER must not be written while VPENDBASER.Valid is 1")
+        elif self._rd.v41:
+            if new >> 53 & 3 == 3:  # reserved, means 64 KB
+                new &= ~(1 << 53)
+                self.bank["GICR_VPROPBASER"] = new
+            self._rd.vpes.directory.configure(new)
 
     @property
     def vpe_table_valid(self) -> bool:
@@ -307,7 +328,7 @@ class Registers:
         self.bank["GICR_VSGIPENDR"] = 1 << 31
         vpe = rd.vpes.table.get(self._query)
         if vpe is not None:
-            rd.after(rd.busy_ps, lambda: self.vsgi_state(vpe.vpeid, vpe.sgi.pending))
+            rd.later(rd.vsgir_ps, lambda: self.vsgi_state(vpe.vpeid, vpe.sgi.pending))
             return
         rd.transfer.forward(rd.vpes.moved.get(self._query, -1), "QueryVsgi", (self._query, rd.index))
         self._query_timer = rd.after(rd.stray_ps, self._no_vsgi_state, self._query)

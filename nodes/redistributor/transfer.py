@@ -16,7 +16,7 @@ The messages are ours (the architecture leaves it open): Forward(target, kind, f
 reaches every other redistributor. Kinds, beside those of gic_net with their fields:
 
     VpeState(vpeid, state)                          hand over
-    Claim(vpeid, requester)                         hand it over to me
+    Claim(vpeid, requester, affinity)               hand it over to me
     VpeAt(vpeid, owner)                             you are its home now, the state is there
     Fence(tag, vpeid)  FenceAck(tag)                vpeid -1: of the physical LPIs
     SetLpis(intids)                                 physical LPIs that moved
@@ -56,7 +56,7 @@ class Transfer:
         self._tag = 0
         self._kinds: dict[str, Callable[..., None]] = {
             "VpeState": lambda source, vpeid, state: rd.vpes.install(Vpe.unpack(vpeid, state)),
-            "Claim": lambda source, vpeid, requester: self.claim(vpeid, requester),
+            "Claim": lambda source, vpeid, requester, affinity: self.claim(vpeid, requester, affinity),
             "VpeAt": self._at,
             "Fence": self._fence,
             "FenceAck": lambda source, tag: self._fences.pop(tag)(),
@@ -99,15 +99,15 @@ class Transfer:
         vpes.moved[vpe.vpeid] = target
         self.forward(target, "VpeState", (vpe.vpeid, vpe.pack()))
 
-    def claim(self, vpeid: int, requester: int) -> None:
+    def claim(self, vpeid: int, requester: int, affinity: int) -> None:
         """A redistributor wants to make the vPE resident: give it, or say who has it; others have nothing to say."""
         vpes = self._rd.vpes
         if requester == self._rd.index:
             return
         if vpeid in vpes.table:
-            vpes.request("Claim", (vpeid, requester))
+            vpes.request("Claim", (vpeid, requester, affinity))
         elif vpeid in vpes.moved and vpes.moved[vpeid] != requester:
-            self.forward(vpes.moved[vpeid], "Claim", (vpeid, requester))
+            self.forward(vpes.moved[vpeid], "Claim", (vpeid, requester, affinity))
 
     def _at(self, source: int, vpeid: int, owner: int) -> None:
         if vpeid not in self._rd.vpes.table:

@@ -18,6 +18,7 @@ from cosim.api import BusFault
 from nodes.arch.intid import LPI_BASE, NO_DOORBELL
 from nodes.arch.lpi import pending_size
 from nodes.redistributor.config import ConfigCache
+from nodes.redistributor.directory import Directory
 from nodes.redistributor.effects import Done
 from nodes.redistributor.stream import Offer, best_of
 from nodes.redistributor.vpe import Op, Vpe
@@ -44,6 +45,7 @@ class Vpes:
     def __init__(self, rd: Redistributor) -> None:
         self._rd = rd
         self.cache = ConfigCache(rd, self._configured)
+        self.directory = Directory(rd)
         self.table: dict[int, Vpe] = {}
         self.moved: dict[int, int] = {}
         self._unmapped: set[int] = set()
@@ -155,24 +157,38 @@ class Vpes:
         """MapVpe. The first one (GICv4.1: Alloc=1) creates the vPE and reads its pending table unless PTZ says it is zero."""
         rd = self._rd
         fields = (vpeid, alloc, ptz, vconf, vpt, vpt_size, doorbell)
-        if rd.v41 and not rd.registers.vpe_table_valid:
-            rd.fault("vpe_errors", "MapVpe dropped: GICR_VPROPBASER.Valid must be 1 before VMAPP", vpeid=vpeid)
-        elif vpeid >> rd.vpe_bits:
-            rd.fault("vpe_errors", f"MapVpe dropped: vPEID must be below {1 << rd.vpe_bits}", vpeid=vpeid)
-        elif vpeid in self.table or (rd.v41 and not alloc):
+        if vpeid in self.table or (rd.v41 and not alloc):
             self.request("MapVpe", fields)
+            return
+        why = self.directory.known(vpeid) if rd.v41 else "vPEID is out of range" if vpeid >> rd.vpe_bits else ""
+        if why:
+            rd.fault("vpe_errors", f"MapVpe dropped: {why}", vpeid=vpeid)
+            return
+        vpe = Vpe(vpeid, rd.index, vpt, vconf if rd.v41 else 0, vpt_size + 1, doorbell if rd.v41 else NO_DOORBELL)
+        self._arrived(vpe)
+        self._forget_config(vpe)
+        if ptz and why is not None:
+            self.unpark(vpe)
         else:
-            vpe = Vpe(vpeid, rd.index, vpt, vconf if rd.v41 else 0, vpt_size + 1, doorbell if rd.v41 else NO_DOORBELL)
-            self._arrived(vpe)
-            self._forget_config(vpe)
-            if ptz:
-                self.unpark(vpe)
-            else:
-                vpe.busy = "its pending table is being read"
-                rd.spawn(self._load(vpe), f"read the pending table of vPE {vpeid}")
+            vpe.busy = "its tables are being read"
+            rd.spawn(self._establish(vpe, bool(ptz)), f"read the tables of vPE {vpeid}")
+
+    async def _establish(self, vpe: Vpe, zero: bool) -> None:
+        """Look the vPE's place in the vPE table up, and read its pending table unless it is all zero."""
+        token = self._rd.effects.begin()
+        why = await self.directory.reason_against(vpe.vpeid) if self._rd.v41 else ""
+        if why:
+            self._rd.fault("vpe_errors", f"MapVpe dropped: {why}", vpeid=vpe.vpeid)
+            del self.table[vpe.vpeid]
+            self._unmapped.add(vpe.vpeid)
+        elif not zero:
+            await self._load(vpe)
+        self.unpark(vpe)
+        if vpe.vpeid in self.table:
+            self.evaluate(vpe)
+        self._rd.effects.end(token)
 
     async def _load(self, vpe: Vpe) -> None:
-        token = self._rd.effects.begin()
         size = pending_size(vpe.id_bits)
         try:
             table = await self._rd.bus.read_block(vpe.vpt, size)
@@ -182,16 +198,11 @@ class Vpes:
             )
             table = bytes(size)
         vpe.load(table)
-        self.unpark(vpe)
-        if vpe.vpeid in self.table:
-            self.evaluate(vpe)
-        self._rd.effects.end(token)
 
     def _map_again(self, vpe: Vpe, alloc: int, ptz: int, vconf: int, vpt: int, vpt_size: int, doorbell: int) -> None:
         vpe.maps += 1
-        if self._rd.v41:
-            vpe.doorbell = doorbell
         if alloc:
+            vpe.doorbell = doorbell
             self._rd.fault(
                 "vpe_errors", "VMAPP with Alloc=1 of a vPE that is mapped: its state is kept", vpeid=vpe.vpeid
             )
@@ -199,6 +210,14 @@ class Vpes:
     def _unmap(self, vpe: Vpe, alloc: int) -> None:
         """UnmapVpe; the last one (GICv4.1: Alloc=1) writes the pending table and forgets the vPE."""
         vpe.maps -= 1
+        if self._rd.v41 and bool(alloc) != (vpe.maps == 0):
+            self._rd.fault(
+                "vpe_errors",
+                "VMAPP V=0 must have Alloc=1 on the last ITS, and only there",
+                vpeid=vpe.vpeid,
+                alloc=alloc,
+                still_mapped=vpe.maps,
+            )
         if not (alloc if self._rd.v41 else vpe.maps == 0):
             return
         if vpe.resident:
@@ -231,6 +250,11 @@ class Vpes:
 
         self._rd.spawn(store(), f"write the pending table of vPE {vpe.vpeid}")
 
+    def _write_through(self, vpe: Vpe) -> None:
+        """GICv4.0: the table in memory is current whenever the vPE is not resident, and software reads it then."""
+        if not self._rd.v41 and not vpe.resident:
+            self.write_back(vpe, lambda: None)
+
     def _move(self, vpe: Vpe, target: int, keep_doorbell: int, doorbell: int) -> None:
         """MoveVpe: a new home. With DB=0 no default doorbell is outstanding afterwards."""
         if self._rd.v41:
@@ -247,7 +271,16 @@ class Vpes:
             return
         self._rd.transfer.hand_over(vpe, target)
 
-    def _claim(self, vpe: Vpe, requester: int) -> None:
+    def _claim(self, vpe: Vpe, requester: int, affinity: int) -> None:
+        if self._rd.group_of(affinity) != self._rd.group_of(self._rd.affinity):
+            self._rd.fault(
+                "vpe_errors",
+                "a vPE must become resident within the CommonLPIAff group of its home: it is not handed over",
+                vpeid=vpe.vpeid,
+                on=requester,
+                affinity=f"{affinity:#x}",
+            )
+            return
         if vpe.resident:
             self._rd.fault(
                 "vpe_errors", "a vPE must be resident on one redistributor only", vpeid=vpe.vpeid, on=requester
@@ -283,6 +316,7 @@ class Vpes:
         if not self._exists(vpe, intid, "SetVlpi"):
             return
         vpe.pending.add(intid)
+        self._write_through(vpe)
         if not self._rd.lpi_cache and vpe.vconf:
             self.cache.invalidate(vpe.config(intid))
         if not vpe.resident and not self._rd.v41 and doorbell != NO_DOORBELL:
@@ -292,6 +326,7 @@ class Vpes:
     def _clear_vlpi(self, vpe: Vpe, intid: int) -> None:
         if self._exists(vpe, intid, "ClearVlpi"):
             vpe.pending.discard(intid)
+            self._write_through(vpe)
             self._withdraw(vpe, intid)
 
     def _withdraw(self, vpe: Vpe, intid: int) -> None:
@@ -324,6 +359,7 @@ class Vpes:
                 self._rd.transfers.end(token)
                 return
             vpe.pending.discard(intid)
+            self._write_through(vpe)
             fields = (target_vpeid, intid, doorbell)
             if target == self._rd.index:
                 self.request("SetVlpi", fields)

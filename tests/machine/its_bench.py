@@ -11,6 +11,7 @@ from cosim.testing import Bench, Probe, Received
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.its_commands import encode
 from nodes.arch.msi import MSI
+from nodes.its.entries import Vte
 from nodes.its.model import Its
 from nodes.memory.model import Memory
 
@@ -125,6 +126,10 @@ class ItsBench:
         """Give a two-level table of 8-byte entries and 64 KiB pages the page that entry `number` needs."""
         page = number * 8 // 0x1_0000
         self.memory.poke(table + 8 * page, (VALID | LEVEL2 + page * 0x1_0000).to_bytes(8, "little"))
+
+    def mapped_elsewhere(self, vpeid: int, rd: int, vpt_size: int = 15) -> None:
+        """What another ITS that shares the flat vPE table leaves there by VMAPP with Alloc=1."""
+        self.memory.poke(VPES + 8 * vpeid, Vte(True, vpt_size, rd).pack().to_bytes(8, "little"))
 
     def queue(self, commands: Sequence[bytes]) -> int:
         """Put commands into the ring after CWRITER; returns the new CWRITER, which is not written."""

@@ -163,24 +163,27 @@ def test_movi_message() -> None:
 
 
 def test_vmapp_with_alloc() -> None:
-    """GICv4.1, Alloc=1: the home gets all fields; Alloc=0 maps the vPE on this ITS without telling anybody."""
+    """GICv4.1: with Alloc=1 the home gets all fields; with Alloc=0 it learns of one more ITS, wherever RDbase says it is."""
     bench = ItsBench().enable()
     command = vmapp(7, 3, ptz=0, vpt=VPT, default_doorbell=8300)
     assert bench.run(command) == [(3, "MapVpe", (7, 1, 0, VCONF, VPT, 15, 8300))]
-    assert bench.run(vmapp(8, 1, alloc=0)) == []
+    bench.mapped_elsewhere(8, rd=1)
+    assert bench.run(vmapp(8, 2, alloc=0)) == [(1, "MapVpe", (8, 0, 0, 0, 0, 15, 1023))]
+    assert bench.run(vmapp(8, 2, alloc=0)) == [], "counted once for each ITS"
     assert bench.sgir(8, 2) == [(1, "SetVsgi", (8, 2))]
 
 
 def test_vmapp_unmap() -> None:
-    """VMAPP V=0: Alloc=1 tells the home and waits for its Sync before the next command, Alloc=0 tells nobody; events drop."""
+    """VMAPP V=0 tells the home and waits for its Sync before the next command; events of the vPE drop from then on."""
     bench = standard()
     bench.auto = False
     bench.run(encode("VMAPP", vpeid=7, valid=0, alloc=1), encode("VINVALL", vpeid=8))
     ((rd, name, fields),) = bench.take_syncs()
     assert (rd, name) == (3, "Sync") and bench.take() == []
+    bench.auto = True
     bench.ack(rd, name, fields)
     assert bench.take() == [(0, "VInvAll", (8,))]
-    assert bench.do("VMAPP", vpeid=8, valid=0) == []
+    assert bench.do("VMAPP", vpeid=8, valid=0) == [(0, "UnmapVpe", (8, 0))]
     assert bench.sgir(7, 1) == bench.sgir(8, 1) == bench.msi(DEV, 2) == []
     assert bench.count["sgir_dropped"] == 2 and bench.count["msi_dropped"] == 1
 
@@ -448,11 +451,10 @@ def test_collection_table_bounds_and_invalid_table() -> None:
 def test_shared_vpe_table_belongs_to_alloc() -> None:
     """VMAPP with Alloc=0 leaves the shared entry alone: mapping writes nothing, unmapping does not clear it."""
     bench = ItsBench().enable()
-    bench.run(vmapp(7, 3, alloc=0), sync(0))
-    assert not any(bench.memory.peek(VPES, 0x100))
-    bench.run(encode("VMAPP", vpeid=7, valid=0), vmapp(7, 3), vmapp(8, 3), sync(0))
+    bench.mapped_elsewhere(7, rd=3)
     before = bench.memory.peek(VPES, 0x100)
-    assert any(before)
+    bench.run(vmapp(7, 0, alloc=0), sync(0))
+    assert bench.memory.peek(VPES, 0x100) == before
     bench.run(encode("VMAPP", vpeid=7, valid=0), sync(0))
     assert bench.memory.peek(VPES, 0x100) == before
     assert bench.count["command_errors"] == 0

@@ -150,6 +150,8 @@ class Model:
         vpeid = f["vpeid"]
         if vpeid >> VPE_BITS or (f["valid"] and f["rdbase"] >= RDS) or not (f["valid"] or vpeid in self.vpes):
             raise Wrong
+        if f["valid"] and vpeid in self.vpes:
+            raise Wrong  # Alloc=1 of a vPE that has an entry
         if f["valid"]:
             self.vpes[vpeid] = f["rdbase"]
             sent.append((f["rdbase"], "MapVpe", (vpeid, 1, 0, 0, 0, 15, NONE)))
