@@ -1,0 +1,1 @@
+"""Our GIC and CPU interface against QEMU's: the same random programs on both, compared after each step."""
