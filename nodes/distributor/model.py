@@ -1,14 +1,14 @@
 """The Distributor (IHI 0069H; ID values of GIC-700): SPIs, group enables, and the way between redistributors.
 
 Affinity routing is on for good in both Security states (ARE bits are RAO/WI). With two Security states GICD_CTLR.DS is RAZ/WI,
-with one it is RAO/WI. The physical distributor has no nASSGIreq (TYPER2.nASSGIcap is 0), as on GIC-720AE. Extended SPIs, NMIs
-and GICD_NSACR's access to Secure SPIs are not modelled: the first two are absent, the last is counted and logged.
+with one it is RAO/WI. The physical distributor has no nASSGIreq (TYPER2.nASSGIcap is 0), as on GIC-720AE. Extended SPIs and NMIs
+are absent.
 
 Group enables go to every redistributor, which holds back what is off. GICD_CTLR.RWP is 1 until all have acknowledged a write
-that disables a group, or until the SPIs that ICENABLER disabled were given back.
+that disables a group, or until the SPIs that ICENABLER disabled were given back, and for `rwp_ps` more.
 
 Parameters: `affinities` (index = ProcessorNumber; Aff3.Aff2.Aff1.Aff0, 32 bits), `spis` (number, 480), `gic_version`,
-`two_security_states`, `id_bits`, `vpe_bits`, `priority_bits` (5).
+`two_security_states`, `id_bits`, `vpe_bits`, `priority_bits` (5), `rwp_ps` (assumed 5 ns).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cosim.api import SLVERR, Bank, BusError, Channel, MmioTarget, ModelError, Node, Peer, Reg, Request, Wire, on
+from cosim.api import SLVERR, Bank, BusError, Channel, MmioTarget, ModelError, Node, Peer, Reg, Request, Wire, ns, on
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.idregs import MODEL_IIDR, pidr2
 from nodes.arch.intid import SPI_BASE, SPI_LAST
@@ -62,6 +62,7 @@ class Distributor(Node):
         self._numbers = {f"redistributor{n}": n for n in range(len(self.affinities))}
         self._groups = 0  # group enables, bits as in the Secure view of GICD_CTLR
         self._e1nwf = 0
+        self._rwp_ps = int(params.get("rwp_ps", ns(5)))
         self._rwp = 0  # writes whose effect is not everywhere yet
         self._acks: dict[int, tuple[int, bool]] = {}  # tag -> (acknowledges to come, RWP waits)
         self._tag = 0
@@ -133,25 +134,28 @@ class Distributor(Node):
         self._plain("GICD_IGRPMODR", lambda: spis.modifier, "modifier")
         self._masked("GICD_ISENABLER", lambda: spis.enabled, self._enable)
         self._masked("GICD_ICENABLER", lambda: spis.enabled, self._disable)
-        self._masked("GICD_ISPENDR", lambda: spis.pending, self._set_pending)
-        self._masked("GICD_ICPENDR", lambda: spis.pending, self._clear_pending)
-        self._masked("GICD_ISACTIVER", lambda: spis.active, self._set_active)
-        self._masked("GICD_ICACTIVER", lambda: spis.active, self._clear_active)
+        self._masked("GICD_ISPENDR", lambda: spis.pending, self._set_pending, reads=1, writes=1)
+        self._masked("GICD_ICPENDR", lambda: spis.pending, self._clear_pending, reads=2, writes=2)
+        self._masked("GICD_ISACTIVER", lambda: spis.active, self._set_active, reads=2)
+        self._masked("GICD_ICACTIVER", lambda: spis.active, self._clear_active, reads=2)
         bank.on_read("GICD_IPRIORITYR", lambda index: spis.read_priorities(index, bank.secure))
         bank.on_write(
             "GICD_IPRIORITYR", lambda index, old, new, mask: spis.write_priorities(index, new, mask, bank.secure)
         )
         bank.on_read("GICD_ICFGR", lambda index: spis.read_config(index, bank.secure))
         bank.on_write("GICD_ICFGR", lambda index, old, new, mask: spis.write_config(index, new, bank.secure))
-        bank.on_read("GICD_IROUTER", lambda index: spis.router[index] if self._visible() >> index & 1 else 0)
+        bank.on_read("GICD_IROUTER", lambda index: spis.router[index] if self._may(3) >> index & 1 else 0)
         bank.on_write("GICD_IROUTER", self._write_router)
-        bank.on_write("GICD_NSACR", self._write_nsacr)
+        bank.on_read("GICD_NSACR", spis.read_nsacr)
+        bank.on_write("GICD_NSACR", lambda index, old, new, mask: spis.write_nsacr(index, new))
         for suffix in ("NSR", "SR"):
-            bank.on_write(f"GICD_SETSPI_{suffix}", self._message(spis.message_set))
-            bank.on_write(f"GICD_CLRSPI_{suffix}", self._message(spis.message_clear))
+            bank.on_write(f"GICD_SETSPI_{suffix}", self._message(spis.message_set, 1))
+            bank.on_write(f"GICD_CLRSPI_{suffix}", self._message(spis.message_clear, 2))
 
-    def _visible(self) -> int:
-        return self.spis.visible(self.bank.secure)
+    def _may(self, level: int) -> int:
+        """The SPIs that this access may reach; `level` of GICD_NSACR opens Secure ones to Non-secure accesses (0: none)."""
+        spis, secure = self.spis, self.bank.secure
+        return spis.accessible(secure, level) if level else spis.visible(secure)
 
     def _plain(self, name: str, get: Callable[[], int], attribute: str) -> None:
         """A Secure register of one bit per SPI."""
@@ -164,14 +168,19 @@ class Distributor(Node):
         self.bank.on_read(name, lambda index: get() >> 32 * index & 0xFFFF_FFFF)
         self.bank.on_write(name, write)
 
-    def _masked(self, name: str, get: Callable[[], int], change: Callable[[int], None]) -> None:
-        """A set or clear register: `change(bits)` with the bits written as 1 that this access may change."""
+    def _masked(
+        self, name: str, get: Callable[[], int], change: Callable[[int], None], *, reads: int = 0, writes: int = 0
+    ) -> None:
+        """A set or clear register: `change(bits)` with the bits written as 1 that this access may change.
+
+        `reads`, `writes`: the level of GICD_NSACR from which Non-secure accesses reach a Secure SPI there; 0: never.
+        """
 
         def write(index: int, old: int, new: int, mask: int) -> None:
-            bits = self._written << 32 * index & self._visible() & (1 << self.spis.limit) - 1
+            bits = self._written << 32 * index & self._may(writes) & (1 << self.spis.limit) - 1
             change(bits)
 
-        self.bank.on_read(name, lambda index: (get() & self._visible()) >> 32 * index & 0xFFFF_FFFF)
+        self.bank.on_read(name, lambda index: (get() & self._may(reads)) >> 32 * index & 0xFFFF_FFFF)
         self.bank.on_write(name, write)
 
     # -- registers: SPIs -------------------------------------------------------------------------------------------------
@@ -187,7 +196,12 @@ class Distributor(Node):
         self.spis.after_clear(bits, self._effective)
 
     def _effective(self) -> None:
-        self._rwp -= 1
+        """The effect is everywhere; GICD_CTLR.RWP says so `rwp_ps` later."""
+
+        def passed() -> None:
+            self._rwp -= 1
+
+        self.after(self._rwp_ps, passed)
 
     def _set_pending(self, bits: int) -> None:
         self.spis.latch |= bits
@@ -206,21 +220,15 @@ class Distributor(Node):
         self.spis.evaluate_mask(bits)
 
     def _write_router(self, index: int, old: int, new: int, mask: int) -> None:
-        if self._visible() >> index & 1:
+        if self._may(3) >> index & 1:
             self.spis.router[index] = new & (AFFINITY | IRM)
             self.spis.evaluate(index)
 
-    def _write_nsacr(self, index: int, old: int, new: int, mask: int) -> None:
-        if new:
-            self.fault(
-                "unmodelled_accesses", "GICD_NSACR is stored, but gives Non-secure software no access", value=new
-            )
-
-    def _message(self, change: Callable[[int], None]) -> Callable[[int, int, int, int], None]:
+    def _message(self, change: Callable[[int], None], level: int) -> Callable[[int, int, int, int], None]:
         def write(index: int, old: int, new: int, mask: int) -> None:
             if not SPI_BASE <= new < self.spis.limit:
                 self.fault("spi_errors", f"message-based SPI must be in {SPI_BASE}..{self.spis.limit - 1}", intid=new)
-            elif self._visible() >> new & 1:
+            elif self._may(level) >> new & 1:
                 change(new)
             else:
                 self.fault("spi_errors", "Non-secure message for a Secure SPI dropped", intid=new)

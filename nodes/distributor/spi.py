@@ -55,6 +55,7 @@ class Spis:
         self.group = self.modifier = self.edge = 0
         self.priority = bytearray(limit)
         self.router = [0] * limit
+        self._ns_access = [0, 0, 0, 0]  # by level of NSACR: SPIs that Non-secure software may reach
         self.sent: dict[int, Sent] = {}
         self.clearing: set[int] = set()
         self._returned: list[tuple[set[int], Callable[[], None]]] = []
@@ -85,6 +86,30 @@ class Spis:
     def visible(self, secure: bool) -> int:
         """The SPIs that an access in that Security state may see and change."""
         return -1 if secure or not self.two_states else self.group
+
+    # -- GICD_NSACR: what Non-secure software may do with Secure SPIs -----------------------------------------------------
+
+    def write_nsacr(self, index: int, value: int) -> None:
+        """NSACR<index>: two bits per SPI, of 16 * index on."""
+        if not self.two_states:
+            return  # RAZ/WI with one Security state
+        for lane in range(16):
+            for level in (1, 2, 3):
+                bit = 1 << 16 * index + lane
+                granted = (value >> 2 * lane & 3) >= level
+                self._ns_access[level] = self._ns_access[level] & ~bit | (bit if granted else 0)
+
+    def read_nsacr(self, index: int) -> int:
+        """NSACR<index>."""
+        value = 0
+        for level in (1, 2, 3):
+            granted = self._ns_access[level] >> 16 * index & 0xFFFF
+            value += sum(1 << 2 * lane for lane in range(16) if granted >> lane & 1)
+        return value
+
+    def accessible(self, secure: bool, level: int) -> int:
+        """The SPIs for which that access may set pending (`level` 1), clear pending and see active (2), route (3)."""
+        return self.visible(secure) | self._ns_access[level]
 
     # -- delivery --------------------------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ def read_config(name: str, params: Mapping[str, Any]) -> Config:
     mode = params.get("command_error", "skip")
     if mode not in ("skip", "stall"):
         raise ModelError(f'command_error of {name} must be "skip" or "stall", not {mode!r}')
-    widths: dict[str, int] = {}
+    widths: dict[str, Any] = {}
     for key, (low, high, default) in _WIDTHS.items():
         value = params.get(key, default)
         if not isinstance(value, int) or not low <= value <= high:

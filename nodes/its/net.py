@@ -61,7 +61,9 @@ class Net:
 
     def meet(self, rd: int, vpeid: int, seqnum: int, itslist: int, its_number: int) -> Future[None]:
         """Meet the other ITSs of a VMOVP at the vPE's new home."""
-        future: Future[None] = Future(("every ITS of ITSList {:#x} to execute VMOVP {} of vPE {}", itslist, seqnum, vpeid))
+        future: Future[None] = Future(
+            ("every ITS of ITSList {:#x} to execute VMOVP {} of vPE {}", itslist, seqnum, vpeid)
+        )
         self._meetings[vpeid, seqnum] = future
         self.send(rd, GIC_NET.MeetVmovp, vpeid, seqnum, itslist, its_number)
         return future
