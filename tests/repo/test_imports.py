@@ -60,7 +60,9 @@ def test_importing_cosim_loads_nothing_else() -> None:
 
 def test_a_worker_stays_within_its_import_budget() -> None:
     """A worker loads at most 140 modules and none of the supervisor's libraries."""
-    loaded = modules_loaded_by("import cosim.node.worker, cosim.link.zmq_link")  # the link is imported when it connects
+    loaded = modules_loaded_by(
+        "import cosim.node.worker, cosim.link.unix_link, cosim.link.zmq_link"
+    )  # imported on connecting
     assert "zmq" in loaded, "the measurement must see what it is about"
     too_much = sorted(NOT_IN_A_WORKER & {name.split(".")[0] for name in loaded})
     assert not too_much, f"a worker must not load {too_much}"
