@@ -17,6 +17,9 @@ COMMANDS = {
     "why": "cosim.cli.live:why",
     "logs": "cosim.cli.live:logs",
     "down": "cosim.cli.live:down",
+    "sweep": "cosim.cli.sweep:sweep",
+    "regs": "cosim.cli.regs:regs",
+    "lspci": "cosim.cli.lspci:lspci",
 }
 
 

@@ -54,6 +54,11 @@ class Pairing:
         between = bisect_right(exits, time) - bisect_right(exits, at)
         self.samples.append((family, at, time, source, between))
 
+    def csv(self) -> str:
+        """All samples, one a line, in the order of the acknowledges: latencies.csv of the run directory."""
+        lines = [f"{family},{at},{t},{source},{between}\n" for family, at, t, source, between in self.samples]
+        return "family,cause_ps,acknowledge_ps,source,exits_between\n" + "".join(lines)
+
     def latencies(self, since: int = -1, until: int | None = None) -> dict[str, dict[str, int] | None]:
         """Per family count, min, p50, p99 and max in ps of acknowledges in [since, until); None without samples."""
         result: dict[str, dict[str, int] | None] = {}

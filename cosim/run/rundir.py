@@ -1,7 +1,7 @@
 """The run directory: ``runs/NAME/TIMESTAMP`` with a link ``latest``, or the one that was asked for; mode 0700.
 
-Contents: result.json, registers.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/, workers/ (what
-workers wrote to stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
+Contents: result.json, latencies.csv, registers.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/,
+workers/ (what workers wrote to stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
 """
 
 from __future__ import annotations

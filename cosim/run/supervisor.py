@@ -246,6 +246,7 @@ class Supervisor:
         self.log.own("run ends", status=self.result["status"], digest=self.result["digest"])
         if self.outcome.report is not None and self.outcome.report["registers"]:
             self.directory.write("registers.json", registers_text(self.outcome.report["registers"]))
+        self.directory.write("latencies.csv", self.outcome.pairing.csv())
         self.directory.write("result.json", self.result)
         self._write_state()
         self.directory.close()
