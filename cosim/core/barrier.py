@@ -71,6 +71,8 @@ __all__ = ["TRANSITIONS", "Barrier", "Event", "Grant", "Out", "ProtocolViolation
 class State(enum.Enum):
     """Where a worker stands with the barrier."""
 
+    __hash__ = object.__hash__  # members are unique; Enum's own hashes the name, in Python
+
     JOINING = "joining"
     WAITING = "waiting"
     RUNNING = "running"
@@ -79,6 +81,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What moves a worker from state to state: frames of the protocol, and its death."""
+
+    __hash__ = object.__hash__
 
     READY = "READY"
     GRANT = "GRANT"
@@ -96,6 +100,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.LOST, Event.LOST): State.LOST,
 }
 """The whole protocol. What is not in the table is a violation of the rule "order"."""
+
+
+# Bound once: an attribute of an enum class costs a call each time.
+_WAITING, _DONE, _GRANT = State.WAITING, Event.DONE, Event.GRANT
 
 
 class ProtocolViolation(Exception):
@@ -228,7 +236,7 @@ class Barrier:
 
     def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Out]) -> None:
         """DONE of worker w to its grant `seq`: its figures (ps) and the times of each blob it sent."""
-        slot = self._move(w, Event.DONE, dry=True)
+        slot = self._move(w, _DONE, dry=True)
         if seq != slot.seq:
             self._violated("sequence", w, f"answer must be to grant {slot.seq}, not {seq}")
         if now > slot.bound:
@@ -238,7 +246,7 @@ class Barrier:
         self._check_times(w, now, next_event, next_out)
         for out in outs:
             self._check_out(w, out)
-        self._move(w, Event.DONE)
+        self._move(w, _DONE)
         self._running.discard(w)
         slot.now = slot.limit = now
         slot.next_event = next_event
@@ -290,7 +298,7 @@ class Barrier:
     def base(self, w: int) -> int:
         """Earliest time (ps) stamped on anything worker w may still send, given all that was sent to it."""
         slot = self._slots[w]
-        if slot.state is State.WAITING:
+        if slot.state is _WAITING:
             return min(slot.next_out, slot.wake)
         return min(slot.held, slot.wake)
 
@@ -332,14 +340,16 @@ class Barrier:
         if not out.arrival <= out.wake <= NEVER:
             text = f"an output's wake must be in {out.arrival} (its arrival)..2**63-1 ps, not {out.wake} ps"
             self._violated("output", w, text)
-        must = f"an output to worker {self._names[out.dst]} must arrive at or after"
         held, distance = self._slots[w].held, self._between[w][out.dst]
         if out.arrival < held + distance:
-            text = f"{must} {held} ps (promised) + {distance} ps (latency), not at {out.arrival} ps"
-            self._violated("promise", w, text)
-        limit = self._slots[out.dst].limit
-        if out.arrival < limit:
-            self._violated("safety", w, f"{must} that worker's bound {limit} ps, not at {out.arrival} ps")
+            limit = f"{held} ps (promised) + {distance} ps (latency)"
+            self._violated("promise", w, f"{self._must(out)} {limit}, not at {out.arrival} ps")
+        bound = self._slots[out.dst].limit
+        if out.arrival < bound:
+            self._violated("safety", w, f"{self._must(out)} that worker's bound {bound} ps, not at {out.arrival} ps")
+
+    def _must(self, out: Out) -> str:
+        return f"an output to worker {self._names[out.dst]} must arrive at or after"
 
     def _settle(self, w: int) -> None:
         """Enter worker w's figures into the books that `grants` reads.
@@ -356,7 +366,7 @@ class Barrier:
             slot.base = base
             self._check.update(self._watch[w] & self._due)
             self._watch[w].clear()
-        if slot.state is State.WAITING and slot.need() < self._until:
+        if slot.state is _WAITING and slot.need() < self._until:
             self._due.add(w)
             self._check.add(w)
         else:
@@ -379,7 +389,7 @@ class Barrier:
 
     def _grant(self, w: int, bound: int) -> Grant:
         held = self.base(w)
-        slot = self._move(w, Event.GRANT)
+        slot = self._move(w, _GRANT)
         slot.seq += 1
         slot.bound = slot.limit = bound
         slot.held = held
@@ -397,7 +407,7 @@ class Barrier:
         need, state, bound = slot.need(), slot.state.value, slot.bound
         limiter: int | None = None
         base = distance = NEVER
-        if slot.state is State.WAITING:
+        if slot.state is _WAITING:
             bound, limiter = self._bound(w)
             state = "idle" if need >= self._until else "ready" if need < bound else "blocked"
             if self._joining and state != "idle":

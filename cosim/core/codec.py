@@ -85,6 +85,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
+_KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
 
@@ -103,21 +104,65 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Frame:
     size = len(data)
     if size > limits.max_frame:
         raise WireError(f"frame must have at most {limits.max_frame} bytes (max_frame), not {size}")
-    if size < PREFIX_SIZE or data[:4] != MAGIC:
+    kind = _KINDS.get(data[:PREFIX_SIZE]) or _refuse_prefix(data)
+    body = _unpack(data[PREFIX_SIZE:], limits)
+    quick = _QUICK.get(kind)
+    if quick is None or not quick(body):
+        _check(kind.name, body, _SHAPES[kind])
+        item = _ITEM_SHAPES.get(kind)
+        if item is not None:
+            for entry in body[item[0]]:
+                _check(f"batch of {kind.name}", entry, item[1])
+    return Frame(kind, body)
+
+
+def _refuse_prefix(data: bytes) -> NoReturn:
+    """Say what is wrong with the first bytes of a frame."""
+    if data[:4] != MAGIC or len(data) < PREFIX_SIZE:
         raise WireError(f"frame must begin with {MAGIC!r}, not {bytes(data[:4])!r}")
     if data[5:8] != b"\0\0\0":
         raise WireError(f"flags and reserved bytes must be 0, not {bytes(data[5:8])!r}")
-    try:
-        kind = FrameType(data[4])
-    except ValueError:
-        raise WireError(f"frame type must be one of {', '.join(t.name for t in FrameType)}, not {data[4]}") from None
-    body = _unpack(data[PREFIX_SIZE:], limits)
-    _check(kind.name, body, _SHAPES[kind])
-    item = _ITEM_SHAPES.get(kind)
-    if item is not None:
-        for entry in body[item[0]]:
-            _check(f"batch of {kind.name}", entry, item[1])
-    return Frame(kind, body)
+    raise WireError(f"frame type must be one of {', '.join(t.name for t in FrameType)}, not {data[4]}")
+
+
+def _quick_grant(body: Any) -> bool:
+    """Whether a GRANT is well formed; the usual cases only, in one expression: `_check` says what is wrong with the rest."""
+    if type(body) is not tuple or len(body) != 3:
+        return False
+    seq, bound, batches = body
+    if not (type(seq) is int is type(bound) and 0 <= seq <= NEVER and 0 <= bound <= NEVER and type(batches) is tuple):
+        return False
+    for batch in batches:
+        if type(batch) is not tuple or len(batch) != 2 or type(batch[0]) is not int or type(batch[1]) is not bytes:
+            return False
+        if not 0 <= batch[0] <= NEVER:
+            return False
+    return True
+
+
+def _quick_done(body: Any) -> bool:
+    """The same for DONE."""
+    if type(body) is not tuple or len(body) != 7:
+        return False
+    seq, now, next_event, next_out, events, batches, side = body
+    if not (type(seq) is int is type(now) and type(next_event) is int is type(next_out) and type(events) is int):
+        return False
+    if min(seq, now, next_event, next_out, events) < 0 or max(seq, now, next_event, next_out, events) > NEVER:
+        return False
+    if type(batches) is not tuple or (side is not None and type(side) is not bytes):
+        return False
+    for batch in batches:
+        if type(batch) is not tuple or len(batch) != 4 or type(batch[3]) is not bytes:
+            return False
+        worker, arrival, wake, _ = batch
+        if not (type(worker) is int is type(arrival) and type(wake) is int):
+            return False
+        if not (0 <= worker <= NEVER and 0 <= arrival <= NEVER and 0 <= wake <= NEVER):
+            return False
+    return True
+
+
+_QUICK: dict[FrameType, Callable[[Any], bool]] = {FrameType.GRANT: _quick_grant, FrameType.DONE: _quick_done}
 
 
 def _unpack(data: bytes, limits: Limits) -> Any:
@@ -169,10 +214,23 @@ def unpack_records(blob: bytes, limits: Limits = LIMITS) -> tuple[Record, ...]:
     if type(body) is not tuple or len(body) > limits.max_messages:
         raise WireError(f"blob must be an array of at most {limits.max_messages} messages, not {_brief(body)}")
     for entry in body:
-        _check("message", entry, "iiiia")
-        if _depth(entry[4]) > limits.max_nesting:
-            raise WireError(f"fields of a message must nest at most {limits.max_nesting} deep")
+        if not _quick_record(entry):
+            _check("message", entry, "iiiia")
+            if _depth(entry[4]) > limits.max_nesting:
+                raise WireError(f"fields of a message must nest at most {limits.max_nesting} deep")
     return tuple(map(Record._make, body))
+
+
+def _quick_record(entry: Any) -> bool:
+    """Whether a message is well formed and its fields are not nested."""
+    if type(entry) is not tuple or len(entry) != 5:
+        return False
+    arrival, seq, link, kind, fields = entry
+    if not (type(arrival) is int is type(seq) and type(link) is int is type(kind) and type(fields) is tuple):
+        return False
+    if min(arrival, seq, link, kind) < 0 or arrival > NEVER or max(seq, link, kind) > NEVER:
+        return False
+    return _PLAIN.issuperset(map(type, fields))
 
 
 def _depth(value: tuple[Any, ...]) -> int:

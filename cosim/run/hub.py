@@ -33,6 +33,9 @@ PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
 QUERY_TIMEOUT_S = 0.5
 
+# Bound once: an attribute of an enum class costs a call each time.
+_DONE, _GRANT = FrameType.DONE, FrameType.GRANT
+
 Emit = Callable[[list[Any]], None]
 
 
@@ -212,7 +215,7 @@ class Hub:
             self._fault(error.worker, error.rule, error.text)
 
     def _handle(self, worker: int, frame: Frame, data: bytes) -> None:
-        if frame.type is FrameType.DONE:
+        if frame.type is _DONE:
             self._done(worker, frame.body, data)
         elif frame.type is FrameType.HELLO:
             self._hello(worker, frame.body)
@@ -272,7 +275,7 @@ class Hub:
 
     def _grant(self) -> None:
         for worker, seq, bound in self.barrier.grants():
-            frame = encode(FrameType.GRANT, seq, bound, self._blobs[worker])
+            frame = encode(_GRANT, seq, bound, self._blobs[worker])
             self._next[worker] = min(self._next[worker], self._arrival[worker])
             self._blobs[worker] = []
             self._arrival[worker] = NEVER
