@@ -24,7 +24,7 @@ CTLR, TYPER, CBASER, CWRITER, CREADR, BASER = 0x0, 0x8, 0x80, 0x88, 0x90, 0x100
 TRANSLATER, SGIR = 0x1_0040, 0x2_0020
 VALID, INDIRECT, PAGES_64K = 1 << 63, 1 << 62, 2 << 8
 
-DEV, DEV2 = 0x3_0801, 0x10
+DEV, DEV2, DEV3 = 0x3_0801, 0x10, 0x20
 DEVICE_IDS = [[0, 0xFFFF_FFFF]]
 RDS = 4
 
@@ -261,3 +261,28 @@ def sync(rd: int) -> bytes:
 def vsync(vpeid: int) -> bytes:
     """VSYNC."""
     return encode("VSYNC", vpeid=vpeid)
+
+
+LPI, LPI2, VLPI, VLPI2 = 8200, 8201, 8195, 8196
+NONE = 1023
+SMALL: dict[str, Any] = {"collection_bits": 8, "vpe_bits": 8}
+
+
+def standard(version: str = "4.1", **params: Any) -> ItsBench:
+    """Collections 0, 1 on redistributors 1, 2 and 2 unmapped; DEV: event 0 unmapped, 1 LPI of collection 0, 2 vLPI of vPE 7, 3
+    LPI of collection 2, 4 vLPI of vPE 9; DEV3: no event; vPEs 7, 8, 9 on redistributors 3, 0, 2, then 9 unmapped; DEV2 unmapped."""
+    bench = ItsBench(version, **SMALL | params).enable()
+    bench.run(mapc(0, 1), mapc(1, 2), mapc(2, 3), mapd(), mapd(DEV3, 15, ITT + 0x10_0000))
+    bench.run(mapti(1, LPI, 0), mapti(3, LPI2, 2), mapc(2, 3, 0))
+    if version != "3":
+        bench.run(vmapp(7, 3), vmapp(8, 0), vmapp(9, 2), vmapti(2, VLPI, 7), vmapti(4, VLPI2, 9))
+        bench.run(encode("VMAPP", vpeid=9, valid=0, alloc=1))
+    assert bench.count["command_errors"] == 0
+    bench.take_syncs()
+    return bench
+
+
+def mappings(bench: ItsBench) -> list[list[Sent]]:
+    """What each event, and a vSGI of each vPE, leads to."""
+    seen = [bench.msi(device, event) for device in (DEV, DEV2) for event in range(6)]
+    return seen + [bench.sgir(vpeid, 3) for vpeid in (7, 8, 9) if bench.version == "4.1"]

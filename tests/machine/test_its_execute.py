@@ -1,8 +1,6 @@
-"""What each ITS command sends to redistributors, and each of its errors with its syndrome and unchanged mappings."""
+"""What each ITS command sends to redistributors, and how its tables lie in memory."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
@@ -16,43 +14,26 @@ from tests.machine.its_bench import (
     INDIRECT,
     ITT,
     LEVEL2,
+    LPI,
+    LPI2,
+    NONE,
     PAGES_64K,
     VCONF,
+    VLPI,
+    VLPI2,
     VPES,
     VPT,
     ItsBench,
     Sent,
     mapc,
     mapd,
+    mappings,
     mapti,
+    standard,
     sync,
     vmapp,
     vmapti,
 )
-
-LPI, LPI2, VLPI, VLPI2 = 8200, 8201, 8195, 8196
-NONE = 1023
-SMALL: dict[str, Any] = {"collection_bits": 8, "vpe_bits": 8}
-
-
-def standard(version: str = "4.1") -> ItsBench:
-    """Collections 0, 1 on redistributors 1, 2 and 2 unmapped; DEV: event 0 unmapped, 1 LPI of collection 0, 2 vLPI of vPE 7, 3
-    LPI of collection 2, 4 vLPI of vPE 9; vPEs 7, 8, 9 on redistributors 3, 0, 2, then 9 unmapped; DEV2 unmapped."""
-    bench = ItsBench(version, **SMALL).enable()
-    bench.run(mapc(0, 1), mapc(1, 2), mapc(2, 3), mapd(), mapti(1, LPI, 0), mapti(3, LPI2, 2), mapc(2, 3, 0))
-    if version != "3":
-        bench.run(vmapp(7, 3), vmapp(8, 0), vmapp(9, 2), vmapti(2, VLPI, 7), vmapti(4, VLPI2, 9))
-        bench.run(encode("VMAPP", vpeid=9, valid=0, alloc=1))
-    assert bench.count["command_errors"] == 0
-    bench.take_syncs()
-    return bench
-
-
-def mappings(bench: ItsBench) -> list[list[Sent]]:
-    """What each event, and a vSGI of each vPE, leads to."""
-    seen = [bench.msi(device, event) for device in (DEV, DEV2) for event in range(6)]
-    return seen + [bench.sgir(vpeid, 3) for vpeid in (7, 8, 9)]
-
 
 EVENT1, EVENT2 = {"device_id": DEV, "event_id": 1}, {"device_id": DEV, "event_id": 2}
 
@@ -279,108 +260,6 @@ def test_vmovp_after_another_its_moved_the_vpe() -> None:
     moved = entry & ~(0xFFFF << 6) | 2 << 6
     bench.memory.poke(VPES + 8 * 7, moved.to_bytes(8, "little"))
     assert bench.do("VMOVP", vpeid=7, rdbase=3) == [(2, "MoveVpe", (7, 3, 0, NONE))]
-
-
-# -- errors ------------------------------------------------------------------------------------------------------------
-
-BIG_DEVICE, BIG_EVENT = 0x10_0000, 32
-VMAPP_OK = {"vpeid": 10, "rdbase": 1, "valid": 1, "alloc": 1, "vpt_size": 15, "default_doorbell": NONE}
-MAPTI_OK = {"device_id": DEV, "event_id": 0, "pintid": LPI, "icid": 0}
-MAPI_OK = {"device_id": DEV, "event_id": 0, "icid": 0}
-VMAPTI_OK = {"device_id": DEV, "event_id": 0, "vpeid": 7, "vintid": VLPI, "doorbell": NONE}
-
-EVENT_ERRORS = [
-    ({"device_id": BIG_DEVICE, "event_id": 1}, 1),
-    ({"device_id": DEV2, "event_id": 1}, 4),
-    ({"device_id": DEV, "event_id": BIG_EVENT}, 5),
-]
-UNMAPPED_EVENTS = [({"device_id": DEV, "event_id": 0}, 7), ({"device_id": DEV, "event_id": 3}, 7)]
-UNMAPPED_VPE_EVENT = [({"device_id": DEV, "event_id": 4}, 0x12)]
-
-ERRORS: list[tuple[str, dict[str, int], int]] = [
-    ("MAPD", {"device_id": BIG_DEVICE, "size": 4, "valid": 1}, 0x010801),
-    ("MAPD", {"device_id": 0x4_0000, "size": 4, "valid": 1}, 0x010801),
-    ("MAPD", {"device_id": BIG_DEVICE}, 0x010801),
-    ("MAPD", {"device_id": DEV, "size": 16, "valid": 1}, 0x010802),
-    ("MAPC", {"icid": 0, "rdbase": 4, "valid": 1}, 0x010902),
-    ("MAPC", {"icid": 0x100, "rdbase": 1, "valid": 1}, 0x010903),
-    ("MAPTI", MAPTI_OK | {"device_id": BIG_DEVICE}, 0x010A01),
-    ("MAPTI", MAPTI_OK | {"icid": 0x100}, 0x010A03),
-    ("MAPTI", MAPTI_OK | {"device_id": DEV2}, 0x010A04),
-    ("MAPTI", MAPTI_OK | {"event_id": BIG_EVENT}, 0x010A05),
-    ("MAPTI", MAPTI_OK | {"pintid": 8191}, 0x010A06),
-    ("MAPTI", MAPTI_OK | {"pintid": 0x1_0000}, 0x010A06),
-    ("MAPI", MAPI_OK | {"device_id": BIG_DEVICE}, 0x010B01),
-    ("MAPI", MAPI_OK | {"device_id": DEV2}, 0x010B04),
-    ("MAPI", MAPI_OK | {"event_id": BIG_EVENT}, 0x010B05),
-    ("MAPI", MAPI_OK, 0x010B06),
-    ("MOVI", {**EVENT1, "icid": 0x100}, 0x010103),
-    ("MOVI", {**EVENT1, "icid": 2}, 0x010109),
-    ("MOVI", {"device_id": BIG_DEVICE, "event_id": 1}, 0x010101),
-    ("MOVI", {"device_id": DEV2, "event_id": 1}, 0x010104),
-    ("MOVI", {"device_id": DEV, "event_id": BIG_EVENT}, 0x010105),
-    ("MOVI", {"device_id": DEV, "event_id": 0}, 0x010107),
-    ("MOVI", EVENT2, 0x010107),
-    *[("INT", f, 0x010300 | cc) for f, cc in EVENT_ERRORS + UNMAPPED_EVENTS + UNMAPPED_VPE_EVENT],
-    *[("CLEAR", f, 0x010500 | cc) for f, cc in EVENT_ERRORS + UNMAPPED_EVENTS + UNMAPPED_VPE_EVENT],
-    *[("INV", f, 0x010C00 | cc) for f, cc in EVENT_ERRORS + UNMAPPED_EVENTS + UNMAPPED_VPE_EVENT],
-    *[("DISCARD", f, 0x010F00 | cc) for f, cc in EVENT_ERRORS + UNMAPPED_EVENTS + UNMAPPED_VPE_EVENT],
-    ("INVALL", {"icid": 0x100}, 0x010D03),
-    ("INVALL", {"icid": 2}, 0x010D09),
-    ("MOVALL", {"rdbase1": 4, "rdbase2": 1}, 0x010E01),
-    ("MOVALL", {"rdbase1": 1, "rdbase2": 4}, 0x010E01),
-    ("SYNC", {"rdbase": 4}, 0x010502),
-    ("VMAPP", VMAPP_OK | {"vpeid": 0x100}, 0x012911),
-    ("VMAPP", VMAPP_OK | {"rdbase": 4}, 0x012902),
-    ("VMAPP", VMAPP_OK | {"vpt_size": 12}, 0x012902),
-    ("VMAPP", VMAPP_OK | {"vpt_size": 16}, 0x012902),
-    ("VMAPP", VMAPP_OK | {"default_doorbell": 8191}, 0x012913),
-    ("VMAPP", {"vpeid": 9, "valid": 0, "alloc": 1}, 0x012912),
-    ("VMAPTI", VMAPTI_OK | {"device_id": BIG_DEVICE}, 0x012A01),
-    ("VMAPTI", VMAPTI_OK | {"device_id": DEV2}, 0x012A04),
-    ("VMAPTI", VMAPTI_OK | {"event_id": BIG_EVENT}, 0x012A05),
-    ("VMAPTI", VMAPTI_OK | {"vintid": 8191}, 0x012A06),
-    ("VMAPTI", VMAPTI_OK | {"vintid": 0x1_0000}, 0x012A06),
-    ("VMAPTI", VMAPTI_OK | {"vpeid": 0x100}, 0x012A11),
-    ("VMAPTI", VMAPTI_OK | {"vpeid": 9}, 0x012A12),
-    ("VMAPI", {"device_id": DEV, "event_id": 0, "vpeid": 7, "doorbell": NONE}, 0x012B06),
-    ("VMAPI", {"device_id": DEV2, "event_id": 0, "vpeid": 7, "doorbell": NONE}, 0x012B04),
-    ("VMOVI", {**EVENT1, "vpeid": 8}, 0x012107),
-    ("VMOVI", {"device_id": DEV, "event_id": 0, "vpeid": 8}, 0x012107),
-    ("VMOVI", {**EVENT2, "vpeid": 9}, 0x012112),
-    ("VMOVI", {**EVENT2, "vpeid": 0x100}, 0x012111),
-    ("VMOVI", {"device_id": DEV2, "event_id": 2, "vpeid": 8}, 0x012104),
-    ("VMOVP", {"vpeid": 0x100, "rdbase": 1}, 0x012211),
-    ("VMOVP", {"vpeid": 9, "rdbase": 1}, 0x012212),
-    ("VMOVP", {"vpeid": 7, "rdbase": 4}, 0x012202),
-    ("VMOVP", {"vpeid": 7, "rdbase": 1, "db": 1, "default_doorbell": 8191}, 0x012213),
-    ("VSGI", {"vpeid": 0x100, "sgi": 1}, 0x012311),
-    ("VSGI", {"vpeid": 9, "sgi": 1}, 0x012312),
-    *[(name, {"vpeid": 0x100}, op << 8 | 0x010011) for name, op in (("VSYNC", 0x25), ("VINVALL", 0x2D))],
-    *[(name, {"vpeid": 9}, op << 8 | 0x010012) for name, op in (("VSYNC", 0x25), ("VINVALL", 0x2D), ("INVDB", 0x2E))],
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "fields", "code"), ERRORS, ids=[f"{n}-{c:x}-{i}" for i, (n, _, c) in enumerate(ERRORS)]
-)
-def test_error(name: str, fields: dict[str, int], code: int) -> None:
-    """The command is skipped, counted and logged with its syndrome; it sends nothing and no mapping changes."""
-    bench = standard()
-    before = mappings(bench)
-    assert bench.error(name, **fields) == f"{code:#08x}"
-    assert mappings(bench) == before
-    assert bench.take_syncs() == []
-
-
-def test_vpt_size_limits_vintids() -> None:
-    """A vPE with 14 INTID bits takes no vINTID of 15, by VMAPTI nor by VMOVI."""
-    bench = standard()
-    bench.run(vmapp(10, 1, vpt_size=13), vmapti(5, 0x7FFF, 8))
-    assert bench.error("VMAPTI", **VMAPTI_OK | {"vpeid": 10, "vintid": 0x4000}) == "0x012a06"
-    assert bench.error("VMOVI", device_id=DEV, event_id=5, vpeid=10) == "0x012106"
-    assert bench.do("VMAPTI", **VMAPTI_OK | {"vpeid": 10, "vintid": 0x3FFF}) == []
-    assert bench.count["command_errors"] == 2
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
