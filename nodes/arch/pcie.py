@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 
+ATTR_PASID = 1 << 8
+"""Bit of a transaction's attributes: it has a PASID (20 bits from PASID_SHIFT), which is the SMMU's SubstreamID."""
+PASID_SHIFT = 12
+PASID_BITS = 20
+
 _BDF = re.compile(r"(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])\Z")
 
 
@@ -28,3 +33,13 @@ def bdf(rid: int) -> str:
 def ecam_offset(rid: int, register: int = 0) -> int:
     """Offset of a configuration register in the ECAM window."""
     return rid << 12 | register
+
+
+def with_pasid(attr: int, pasid: int) -> int:
+    """Attributes of a transaction with a PASID."""
+    return attr | ATTR_PASID | pasid << PASID_SHIFT
+
+
+def pasid_of(attr: int) -> int | None:
+    """PASID of a transaction's attributes; None without one."""
+    return attr >> PASID_SHIFT & (1 << PASID_BITS) - 1 if attr & ATTR_PASID else None

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from cosim.api import OKAY, Bank, MmioInitiator, Signal
-from nodes.smmu.translate import FETCH_ATTR, StreamTable, Tlb, bits
+from nodes.smmu.config import FETCH_ATTR
+from nodes.smmu.translate import Translator
+from nodes.smmu.walk import bits
 
 CMD_SIZE = 16
 BATCH = 4096
 CERROR_ILL, CERROR_ABT = 1, 2
 
 PREFETCH_CFG, PREFETCH_ADDR = 0x01, 0x02
-CFGI_STE, CFGI_STE_RANGE = 0x03, 0x04
+CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL = 0x03, 0x04, 0x05, 0x06
+TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA = 0x10, 0x11, 0x12, 0x13
 TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL = 0x28, 0x2A, 0x30
 SYNC = 0x46
 CS_NONE, CS_IRQ, CS_SEV = 0, 1, 2
 SSEC = 1 << 10
+ADDRESS = 0xFFFF_FFFF_FFFF_F000
 
 
 class IllegalCommand(Exception):
@@ -35,8 +39,7 @@ class CommandQueue:
         self,
         bank: Bank,
         bus: MmioInitiator,
-        streams: StreamTable,
-        tlb: Tlb,
+        translator: Translator,
         *,
         running: Callable[[], bool],
         error: Callable[[int, str], None],
@@ -47,8 +50,7 @@ class CommandQueue:
     ) -> None:
         self._bank = bank
         self._bus = bus
-        self._streams = streams
-        self._tlb = tlb
+        self._translator = translator
         self._running = running
         self._error = error
         self._quiet = quiet
@@ -110,23 +112,49 @@ class CommandQueue:
         opcode = low & 0xFF
         if low & SSEC:
             raise IllegalCommand("SSec must be 0 in the Non-secure queue")
-        if opcode == CFGI_STE:
-            sid = low >> 32
-            self._streams.invalidate(sid, sid)
-        elif opcode == CFGI_STE_RANGE:
-            size = 1 << bits(high, 4, 0) + 1
-            first = (low >> 32) & ~(size - 1)
-            self._streams.invalidate(first, first + size - 1)
-        elif opcode == TLBI_S12_VMALL:
-            self._tlb.invalidate_vmid(bits(low, 47, 32))
-        elif opcode == TLBI_S2_IPA:
-            self._tlb.invalidate_ipa(bits(low, 47, 32), high & 0xF_FFFF_FFFF_F000)
-        elif opcode == TLBI_NSNH_ALL:
-            self._tlb.invalidate_all()
+        if opcode in (CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL):
+            self._configuration(opcode, low, high)
+        elif opcode in (TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA):
+            self._stage1(opcode, low, high)
+        elif opcode in (TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL):
+            self._stage2(opcode, low, high)
         elif opcode == SYNC:
             await self._sync(low, high)
         elif opcode not in (PREFETCH_CFG, PREFETCH_ADDR):  # prefetches are hints
-            raise IllegalCommand(f"opcode {opcode:#04x} is not one of this SMMU (stage 2 only, no ATS, PRI, stall)")
+            raise IllegalCommand(f"opcode {opcode:#04x} is not one of this SMMU (no EL2 contexts, ATS, PRI, stall)")
+
+    def _has_stage1(self, opcode: int) -> None:
+        if not self._translator.features.stage1:
+            raise IllegalCommand(f"opcode {opcode:#04x} needs stage 1, which this SMMU does not have")
+
+    def _configuration(self, opcode: int, low: int, high: int) -> None:
+        """CFGI_*. With an STE go the contexts that were reached through it, as from a cache of both combined."""
+        translator, sid = self._translator, low >> 32
+        if opcode in (CFGI_CD, CFGI_CD_ALL):
+            self._has_stage1(opcode)
+            translator.contexts.invalidate(sid, sid, bits(low, 31, 12) if opcode == CFGI_CD else None)
+            return
+        size = 1 << bits(high, 4, 0) + 1 if opcode == CFGI_STE_RANGE else 1
+        first = sid & ~(size - 1)
+        translator.streams.invalidate(first, first + size - 1)
+        translator.contexts.invalidate(first, first + size - 1)
+
+    def _stage1(self, opcode: int, low: int, high: int) -> None:
+        """TLBI_NH_*: what a VMID's stage 1 says; all of it, or by ASID, by address, or by both."""
+        self._has_stage1(opcode)
+        asid = bits(low, 63, 48) if opcode in (TLBI_NH_ASID, TLBI_NH_VA) else None
+        address = high & ADDRESS if opcode in (TLBI_NH_VA, TLBI_NH_VAA) else None
+        self._translator.tlb1.invalidate(vmid=bits(low, 47, 32), asid=asid, address=address)
+
+    def _stage2(self, opcode: int, low: int, high: int) -> None:
+        translator = self._translator
+        vmid = bits(low, 47, 32)
+        if opcode == TLBI_S2_IPA:
+            translator.tlb2.invalidate(vmid=vmid, address=high & 0xF_FFFF_FFFF_F000)
+            return
+        which = None if opcode == TLBI_NSNH_ALL else vmid
+        translator.tlb1.invalidate(vmid=which)
+        translator.tlb2.invalidate(vmid=which)
 
     async def _sync(self, low: int, high: int) -> None:
         signal = bits(low, 13, 12)

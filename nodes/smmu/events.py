@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Protocol
 
 from cosim.api import OKAY, Bank, MmioInitiator, Queue
 
@@ -14,9 +15,14 @@ WRAP_FLAG = 1 << 31
 class Event(IntEnum):
     """Type of an event record (IHI 0070, 7.3)."""
 
+    F_UUT = 0x01
     C_BAD_STREAMID = 0x02
     F_STE_FETCH = 0x03
     C_BAD_STE = 0x04
+    F_STREAM_DISABLED = 0x06
+    C_BAD_SUBSTREAMID = 0x08
+    F_CD_FETCH = 0x09
+    C_BAD_CD = 0x0A
     F_WALK_EABT = 0x0B
     F_TRANSLATION = 0x10
     F_ADDR_SIZE = 0x11
@@ -24,12 +30,33 @@ class Event(IntEnum):
     F_PERMISSION = 0x13
 
 
-CLASS_TT, CLASS_IN = 1, 2
-"""What a fault is about: the fetch of a translation table descriptor, or the input address."""
+CLASS_CD, CLASS_TT, CLASS_IN = 0, 1, 2
+"""What a fault is about: the fetch of a context descriptor, of a translation table descriptor, or the input address."""
+WITHOUT_SSV = (Event.F_STREAM_DISABLED, Event.C_BAD_SUBSTREAMID)
+
+
+class Wanted(Protocol):
+    """What a transaction wants."""
+
+    @property
+    def write(self) -> bool:
+        """Whether it is a write."""
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it is privileged."""
+
+    @property
+    def instruction(self) -> bool:
+        """Whether it fetches instructions."""
 
 
 class Fault(Exception):
-    """A transaction that is terminated; `event` None means without a record (STE.Config = abort, GBPA.ABORT, S2R = 0)."""
+    """A transaction that is terminated; `event` None means without a record (STE.Config = abort, GBPA.ABORT).
+
+    `silent`: translation faults are not recorded (STE.S2R or CD.R is 0). `ssid`: the transaction's SubstreamID. `access`: what it
+    wanted, as the STE has it.
+    """
 
     def __init__(self, event: Event | None, why: str, *, stage2: bool = False, klass: int = CLASS_IN) -> None:
         super().__init__(why)
@@ -38,6 +65,17 @@ class Fault(Exception):
         self.klass = klass
         self.fetch = 0
         self.ipa = 0
+        self.silent = False
+        self.ssid: int | None = None
+        self.access: Wanted | None = None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether an event record is written of it, as far as the stream's own configuration says."""
+        event = self.event
+        if event is None:
+            return False
+        return not (self.silent and Event.F_TRANSLATION <= event <= Event.F_PERMISSION)
 
     def at_fetch(self, address: int) -> Fault:
         """The same, of a fetch from that physical address."""
@@ -50,23 +88,26 @@ class Fault(Exception):
         return self
 
 
-def record(fault: Fault, sid: int, address: int, *, write: bool, privileged: bool, instruction: bool) -> bytes:
+def record(fault: Fault, sid: int, address: int, wanted: Wanted) -> bytes:
     """The 32 bytes of a fault's event record.
 
-    Configuration errors carry the StreamID only (a failed fetch also its address); translation faults say what the access was.
+    Configuration errors carry StreamID and SubstreamID (a failed fetch also its address); translation faults say what the
+    access was.
     """
     assert fault.event is not None
     event = fault.event
     words = [int(event) | sid << 32, 0, 0, 0]
-    if event == Event.F_STE_FETCH:
+    if fault.ssid is not None and event != Event.F_STREAM_DISABLED:
+        words[0] |= (event not in WITHOUT_SSV) << 11 | fault.ssid << 12
+    if event in (Event.F_STE_FETCH, Event.F_CD_FETCH, Event.F_WALK_EABT):
         words[3] = fault.fetch & 0xF_FFFF_FFFF_FFF8
-    elif event >= Event.F_WALK_EABT:
-        words[1] = privileged << 33 | instruction << 34 | (not write) << 35 | fault.stage2 << 39 | fault.klass << 40
+    elif fault.stage2:
+        words[3] = fault.ipa & 0xF_FFFF_FFFF_F000
+    if event >= Event.F_WALK_EABT or event == Event.F_UUT:
         words[2] = address
-        if event == Event.F_WALK_EABT:
-            words[3] = fault.fetch & 0xF_FFFF_FFFF_FFF8
-        elif fault.stage2:
-            words[3] = fault.ipa & 0xF_FFFF_FFFF_F000
+    if event >= Event.F_WALK_EABT:
+        words[1] = wanted.privileged << 33 | wanted.instruction << 34 | (not wanted.write) << 35
+        words[1] |= fault.stage2 << 39 | fault.klass << 40
     return b"".join(word.to_bytes(8, "little") for word in words)
 
 

@@ -1,8 +1,8 @@
-"""SMMUv3 in front of endpoints: Non-secure programming interface, stage 2 (IHI 0070).
+"""SMMUv3 in front of endpoints: Non-secure programming interface, stages 1 and 2 (IHI 0070).
 
-A transaction's StreamID is the attribute `stream_id` of the link it came by. Writes of one stream reach memory in the order
-in which they came, reads do not pass writes, and an MSI waits until all earlier writes of its stream are complete (PCI Express
-Base Specification 2.4.1, producer and consumer).
+A transaction's StreamID is the attribute `stream_id` of the link it came by, its SubstreamID the PASID of its attributes.
+Writes of one stream reach memory in the order in which they came, reads do not pass writes, and an MSI waits until all earlier
+writes of its stream are complete (PCI Express Base Specification 2.4.1, producer and consumer).
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from cosim.api import (
     ns,
 )
 from nodes.arch.msi import MSI
+from nodes.arch.pcie import ATTR_PASID, pasid_of
 from nodes.smmu.commands import CommandQueue
+from nodes.smmu.config import Features
 from nodes.smmu.events import Event, EventQueue, Fault, record
 from nodes.smmu.regs import SMMU
-from nodes.smmu.translate import CONFIG_ABORT, CONFIG_BYPASS, PS_BITS, Stage2, Ste, StreamTable, Tlb
+from nodes.smmu.translate import Access, Translator
+from nodes.smmu.walk import GRANULES, PS_BITS
 
 PAGE = 4096
 QUEUE_LOG2 = 19
@@ -41,9 +44,16 @@ PULSE = ns(10)
 WRITABLE_CR0 = 0b1101
 WRITABLE_IRQ = 0b101
 IIDR_MMU700 = 0x4870_043B
-IDR0 = 1 << 0 | 2 << 2 | 1 << 4 | 1 << 13 | 1 << 18 | 2 << 21 | 1 << 24 | 1 << 26 | 1 << 27
-"""S2P, TTF AArch64, COHACC, MSI, VMID16, TTENDIAN little, STALL_MODEL none, TERM_MODEL abort, ST_LEVEL two."""
+IDR0 = 1 << 0 | 2 << 2 | 1 << 4 | 1 << 12 | 1 << 13 | 1 << 18 | 2 << 21 | 1 << 24 | 1 << 26 | 1 << 27
+"""S2P, TTF AArch64, COHACC, ASID16, MSI, VMID16, TTENDIAN little, STALL_MODEL none, TERM_MODEL abort, ST_LEVEL two."""
+IDR0_STAGE1 = 1 << 1 | 1 << 19
+"""S1P, CD2L."""
+IDR1_OVERRIDE = 1 << 26
+IDR3_HAD = 1 << 2
+MAX_SSID_BITS = 20
 ATTR_PRIVILEGED, ATTR_INSTRUCTION = 1, 4
+ATTR_BUS = ATTR_PASID - 1
+"""What of the attributes goes on to memory."""
 RECINVSID = "RECINVSID"
 
 
@@ -65,10 +75,17 @@ def _follow(issued: Future[None], after: Future[None] | None) -> None:
         after.callbacks.append(lambda: issued.set(None))
 
 
+def _access(request: Request) -> Access:
+    """What a transaction wants; a write is never an instruction fetch."""
+    write = request.data is not None
+    instruction = bool(request.attr & ATTR_INSTRUCTION) and not write
+    return Access(write, bool(request.attr & ATTR_PRIVILEGED), instruction)
+
+
 class Smmu(Node):
-    """Parameters: `sid_bits`, `oas` (bits), `device_id_offset` (DeviceID - StreamID), `own_device_id`, `irq_event`, `irq_sync`,
-    `irq_gerror` (INTIDs of its wires), `gbpa_abort` (GBPA.ABORT at reset), `update_latency` (ps until CR0ACK, IRQ_CTRLACK and
-    GBPA.Update follow).
+    """Parameters: `sid_bits`, `oas` (bits), `stage1` (whether it has stage 1), `ssid_bits` (SubstreamIDs; 0 for none),
+    `device_id_offset` (DeviceID - StreamID), `own_device_id`, `irq_event`, `irq_sync`, `irq_gerror` (INTIDs of its wires),
+    `gbpa_abort` (GBPA.ABORT at reset), `update_latency` (ps until CR0ACK, IRQ_CTRLACK and GBPA.Update follow).
 
     Counters: `translations` (transactions let through by translation), `bypassed`, `faults`, `msis`, `own_msis`, `commands`,
     `command_errors`, `global_errors`, `events`, `events_lost` (queue full or aborted), `events_dropped` (queue disabled),
@@ -95,14 +112,17 @@ class Smmu(Node):
             "sync": params.get("irq_sync", 261),
             "gerror": params.get("irq_gerror", 262),
         }
+        stage1 = bool(params.get("stage1", True))
+        ssid_bits: int = params.get("ssid_bits", MAX_SSID_BITS) if stage1 else 0
+        if not 0 <= ssid_bits <= MAX_SSID_BITS:
+            raise ModelError(f"ssid_bits must be in 0..{MAX_SSID_BITS}, not {ssid_bits!r}")
+        self.features = Features(stage1, self.oas, ssid_bits)
         if self.oas not in PS_BITS[:6] or not 1 <= self.sid_bits <= 32:
             raise ModelError(
                 f"oas must be one of {PS_BITS[:6]} and sid_bits in 1..32, not {self.oas!r} and {self.sid_bits!r}"
             )
         self.bank = Bank(SMMU, on_reserved=self._reserved, on_unmodelled=self._unmodelled)
-        self.tlb = Tlb()
-        self.table = StreamTable(self.bank, self.bus, self.sid_bits, self.oas)
-        self.stage2 = Stage2(self.bus, self.tlb, self._count, self.oas)
+        self.translator = Translator(self.bank, self.bus, self.sid_bits, self.features, self._count)
         self.events = EventQueue(
             self.bank,
             self.bus,
@@ -115,8 +135,7 @@ class Smmu(Node):
         self.commands = CommandQueue(
             self.bank,
             self.bus,
-            self.table,
-            self.tlb,
+            self.translator,
             running=self._commands_run,
             error=self._command_error,
             quiet=self._quiet,
@@ -145,9 +164,12 @@ class Smmu(Node):
 
     def _configure(self) -> None:
         bank = self.bank
-        bank.configure("SMMU_IDR0", IDR0)
-        bank.configure("SMMU_IDR1", self.sid_bits | QUEUE_LOG2 << 16 | QUEUE_LOG2 << 21)
-        bank.configure("SMMU_IDR5", PS_BITS.index(self.oas) | 1 << 4)
+        stage1 = self.features.stage1
+        bank.configure("SMMU_IDR0", IDR0 | (IDR0_STAGE1 if stage1 else 0))
+        sizes = self.sid_bits | self.features.ssid_bits << 6 | QUEUE_LOG2 << 16 | QUEUE_LOG2 << 21
+        bank.configure("SMMU_IDR1", sizes | IDR1_OVERRIDE)
+        bank.configure("SMMU_IDR3", IDR3_HAD if stage1 else 0)
+        bank.configure("SMMU_IDR5", PS_BITS.index(self.oas) | (1 << len(GRANULES)) - 1 << 4)
         bank.configure("SMMU_IIDR", IIDR_MMU700)
         bank.configure("SMMU_AIDR", 1)
         bank.configure("SMMU_GBPA", int(bool(self.params.get("gbpa_abort", False))) << 20)
@@ -229,7 +251,9 @@ class Smmu(Node):
         if not isinstance(sid, int):
             raise ModelError(f"the link from {request.peer!r} must have the attribute stream_id, not {sid!r}")
         if request.size > PAGE - request.addr % PAGE:
-            raise BusError(SLVERR, f"an access must not cross a 4 KiB page: {request.size} bytes at {request.addr:#x}")
+            why = f"an access must not cross a 4 KiB page: {request.size} bytes at {request.addr:#x}"
+            self._terminate(request, sid, Fault(Event.F_UUT, why))
+            raise BusError(SLVERR, why)
         stream = self._streams.setdefault(sid, Stream())
         after = stream.issued
         done: Future[None] = self.future("completion of a transaction")
@@ -263,7 +287,7 @@ class Smmu(Node):
         address = await self._translate(request, sid)
         if after is not None:
             await after
-        status, data = await self.bus.issue(address, request.size, None, request.attr)
+        status, data = await self.bus.issue(address, request.size, None, request.attr & ATTR_BUS)
         if status != OKAY:
             raise BusError(status, f"read of {address:#x} (IOVA {request.addr:#x}) was refused")
         return data
@@ -287,7 +311,7 @@ class Smmu(Node):
             return
         if after is not None:
             await after
-        completion = self.bus.issue(address, request.size, request.data, request.attr)
+        completion = self.bus.issue(address, request.size, request.data, request.attr & ATTR_BUS)
         issued.set(None)
         status, _ = await completion
         if status != OKAY:
@@ -303,49 +327,32 @@ class Smmu(Node):
 
     async def _translate(self, request: Request, sid: int) -> int:
         """Physical address of a transaction; BusError when it is terminated."""
-        ste: Ste | None = None
+        ssid = pasid_of(request.attr)
         try:
             if not self.enabled("SMMUEN"):
                 if self.bank.field("SMMU_GBPA", "ABORT"):
                     raise Fault(None, "the SMMU is disabled and GBPA.ABORT is 1")
                 self.count["bypassed"] += 1
                 return request.addr
-            ste = await self.table.lookup(sid)
-            if ste.config == CONFIG_ABORT:
-                raise Fault(None, "STE.Config is abort")
-            if ste.config == CONFIG_BYPASS:
-                self._check_bypass(request.addr)
-                self.count["bypassed"] += 1
-                return request.addr
-            address = await self.stage2.translate(ste, request.addr, request.data is not None)
+            address, translated = await self.translator.translate(sid, ssid, request.addr, _access(request))
         except Fault as fault:
-            self._terminate(request, sid, fault, ste)
+            self._terminate(request, sid, fault)
             raise BusError(SLVERR, str(fault)) from None
-        self.count["translations"] += 1
+        self.count["translations" if translated else "bypassed"] += 1
         return address
 
-    def _check_bypass(self, address: int) -> None:
-        if address >> self.oas:
-            raise Fault(Event.F_ADDR_SIZE, f"address must have {self.oas} bits, not {address:#x}")
-
-    def _terminate(self, request: Request, sid: int, fault: Fault, ste: Ste | None) -> None:
+    def _terminate(self, request: Request, sid: int, fault: Fault) -> None:
         event = fault.event
-        write = request.data is not None
-        name = "none" if event is None else event.name
+        ssid = pasid_of(request.attr)
         self._report(
-            "faults", "transaction terminated", stream_id=f"{sid:#x}", address=f"{request.addr:#x}", write=write,
-            record=name, why=str(fault),
+            "faults", "transaction terminated", stream_id=f"{sid:#x}", address=f"{request.addr:#x}",
+            write=request.data is not None, record="none" if event is None else event.name, why=str(fault),
+            **({} if ssid is None else {"substream_id": f"{ssid:#x}"}),
         )  # fmt: skip
-        if event is None or (event == Event.C_BAD_STREAMID and not self.bank.field("SMMU_CR2", RECINVSID)):
+        if event == Event.C_BAD_STREAMID and not self.bank.field("SMMU_CR2", RECINVSID):
             return
-        silent = ste is not None and not ste.record
-        if silent and Event.F_TRANSLATION <= event <= Event.F_PERMISSION and fault.stage2:
-            return
-        privileged, instruction = (
-            bool(request.attr & ATTR_PRIVILEGED),
-            bool(request.attr & ATTR_INSTRUCTION) and not write,
-        )
-        self.events.put(record(fault, sid, request.addr, write=write, privileged=privileged, instruction=instruction))
+        if fault.recorded:
+            self.events.put(record(fault, sid, request.addr, fault.access or _access(request)))
 
     async def _quiet(self) -> None:
         """Until every transaction that is under way now is complete."""

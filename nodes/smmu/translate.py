@@ -1,273 +1,187 @@
-"""Stream table entries, stage-2 table walks, and what is cached of both (IHI 0070 chapters 3 and 5; VMSAv8-64 stage 2).
-
-All of it is fetched from simulated memory. An invalidation also reaches what is being fetched: a walk that began before it
-serves its transaction and is not cached.
-"""
+"""From a transaction to its physical address: stream, substream, stage 1, stage 2 (IHI 0070 chapters 3.3, 3.4 and 15)."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from cosim.api import OKAY, Bank, MmioInitiator
-from nodes.smmu.events import CLASS_TT, Event, Fault
+from nodes.smmu.config import (
+    CONFIG_ABORT,
+    DSS_BYPASS,
+    DSS_TERMINATE,
+    FETCH_ATTR,
+    Context,
+    ContextTable,
+    Features,
+    Ste,
+    StreamTable,
+)
+from nodes.smmu.events import CLASS_CD, CLASS_IN, CLASS_TT, Event, Fault
+from nodes.smmu.walk import DEVICE, EXECUTE, GLOBAL, PRIVILEGED, READ, USER, WRITE, Leaf, Regime, Tlb, walk
 
-STE_SIZE, L1_DESC_SIZE = 64, 8
-FETCH_ATTR = 3
-"""Non-secure, privileged data."""
-CONFIG_ABORT, CONFIG_BYPASS, CONFIG_STAGE2 = 0b000, 0b100, 0b110
-FMT_LINEAR, FMT_2LEVEL = 0, 1
-PS_BITS = (32, 36, 40, 42, 44, 48, 52)
-SHIFTS = (39, 30, 21, 12)
-"""Address bit at which the index of each level starts, 4 KiB granule."""
-LEAF_SHIFTS = (12, 21, 30)
-TLB_ENTRIES = 1024
-S2AP_READ, S2AP_WRITE, AF = 1 << 6, 1 << 7, 1 << 10
-ADDRESS = 0xFFFF_FFFF_F000
-
-
-def bits(value: int, hi: int, lo: int) -> int:
-    """Bits [hi:lo]."""
-    return value >> lo & ((1 << (hi - lo + 1)) - 1)
+TOP_BYTE = 0xFF << 56
 
 
-class Ste(NamedTuple):
-    """What a valid stream table entry says. Sizes in address bits; `start` is the level where stage-2 walks start."""
+class Access(NamedTuple):
+    """What a transaction wants: direction, privilege, instruction or data."""
 
-    config: int
-    vmid: int = 0
-    ttb: int = 0
-    input_bits: int = 0
-    output_bits: int = 0
-    start: int = 0
-    access_flag: bool = True
-    record: bool = True
+    write: bool = False
+    privileged: bool = False
+    instruction: bool = False
 
-
-def parse_ste(data: bytes, oas: int) -> Ste:
-    """Decode the 64 bytes of an STE for an SMMU with `oas` bits of output address, stage 2 only, 4 KiB granule.
-
-    Raises:
-        Fault: C_BAD_STE, for an entry that is not valid or asks for what this SMMU does not have.
-    """
-    word = [int.from_bytes(data[n : n + 8], "little") for n in range(0, 32, 8)]
-    if not word[0] & 1:
-        raise Fault(Event.C_BAD_STE, "STE.V is 0")
-    config = bits(word[0], 3, 1)
-    if not config & 0b100:
-        return Ste(CONFIG_ABORT)
-    if config == CONFIG_BYPASS:
-        return Ste(config)
-    if config != CONFIG_STAGE2:
-        raise Fault(Event.C_BAD_STE, f"STE.Config must be 0, 4 or 6 (no stage 1), not {config}")
-    return _parse_stage2(word[2], word[3], oas)
+    @property
+    def need(self) -> int:
+        """The bit of `Leaf.rights` that it needs."""
+        kind = WRITE if self.write else EXECUTE if self.instruction else READ
+        return kind << (PRIVILEGED if self.privileged else USER)
 
 
-def _parse_stage2(low: int, high: int, oas: int) -> Ste:
-    input_bits = 64 - bits(low, 37, 32)
-    start = 2 - bits(low, 39, 38)
-    indexed = input_bits - SHIFTS[start] if start >= 0 else 0
-    ttb = high & 0xF_FFFF_FFFF_FFF0
-    wrong = [
-        (not bits(low, 51, 51), "S2AA64 must be 1"),
-        (bits(low, 47, 46) != 0, "S2TG must be 0 (4 KiB)"),
-        (bits(low, 52, 52) != 0, "S2ENDI must be 0"),
-        (bits(low, 56, 55) != 0, "S2HA and S2HD must be 0 (no hardware update)"),
-        (bits(low, 57, 57) != 0, "S2S must be 0 (no stall)"),
-        (not 25 <= input_bits <= 48, "S2T0SZ must be in 16..39"),
-        (not 1 <= indexed <= 13, "S2SL0 must fit S2T0SZ, with at most 16 concatenated tables"),
-        (ttb >> oas != 0, "S2TTB must lie within the output address size"),
-    ]
-    for bad, why in wrong:
-        if bad:
-            raise Fault(Event.C_BAD_STE, f"{why} (STE DW2 {low:#x}, DW3 {high:#x})")
-    output_bits = min(oas, PS_BITS[min(bits(low, 50, 48), len(PS_BITS) - 1)])
-    table = ttb & ~((8 << indexed) - 1)
-    return Ste(
-        CONFIG_STAGE2,
-        bits(low, 15, 0),
-        table,
-        input_bits,
-        output_bits,
-        start,
-        not bits(low, 53, 53),
-        bool(bits(low, 58, 58)),
-    )
+WALK = Access(privileged=True)
+"""The SMMU's own fetch of a descriptor."""
 
 
-class Leaf(NamedTuple):
-    """A translation of 2^shift bytes."""
+class Translator:
+    """Translates, with the caches of one SMMU: `streams`, `contexts`, and a TLB for each stage."""
 
-    shift: int
-    base: int
-    read: bool
-    write: bool
-
-
-class Tlb:
-    """Stage-2 translations by VMID; the oldest of `TLB_ENTRIES` goes when another comes."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self._entries: OrderedDict[tuple[int, int, int], Leaf] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def find(self, vmid: int, ipa: int) -> Leaf | None:
-        """The translation that covers an IPA."""
-        for shift in LEAF_SHIFTS:
-            leaf = self._entries.get((vmid, shift, ipa >> shift))
-            if leaf is not None:
-                return leaf
-        return None
-
-    def add(self, vmid: int, ipa: int, leaf: Leaf, generation: int) -> None:
-        """Cache the result of a walk that began at `generation`, unless something was invalidated since."""
-        if generation != self.generation:
-            return
-        self._entries[vmid, leaf.shift, ipa >> leaf.shift] = leaf
-        if len(self._entries) > TLB_ENTRIES:
-            self._entries.popitem(last=False)
-
-    def invalidate(self, gone: Callable[[int, int, int], bool]) -> None:
-        """Drop the entries for which gone(vmid, shift, page number) holds."""
-        self.generation += 1
-        for key in [key for key in self._entries if gone(*key)]:
-            del self._entries[key]
-
-    def invalidate_all(self) -> None:
-        """TLBI_NSNH_ALL."""
-        self.invalidate(lambda vmid, shift, page: True)
-
-    def invalidate_vmid(self, vmid: int) -> None:
-        """TLBI_S12_VMALL."""
-        self.invalidate(lambda v, shift, page: v == vmid)
-
-    def invalidate_ipa(self, vmid: int, ipa: int) -> None:
-        """TLBI_S2_IPA: the entry that covers the address, whatever its size."""
-        self.invalidate(lambda v, shift, page: v == vmid and page == ipa >> shift)
-
-
-class StreamTable:
-    """Looks StreamIDs up in the stream table, linear or two-level, and caches valid entries."""
-
-    def __init__(self, bank: Bank, bus: MmioInitiator, sid_bits: int, oas: int) -> None:
-        self._bank = bank
+    def __init__(
+        self, bank: Bank, bus: MmioInitiator, sid_bits: int, features: Features, count: Callable[[str], None]
+    ) -> None:
         self._bus = bus
-        self._sid_bits = sid_bits
-        self._oas = oas
-        self._cache: dict[int, Ste] = {}
-        self._generation = 0
-
-    async def lookup(self, sid: int) -> Ste:
-        """The entry of a stream. Raises Fault."""
-        ste = self._cache.get(sid)
-        if ste is not None:
-            return ste
-        generation = self._generation
-        address = await self._address(sid)
-        ste = parse_ste(await self._fetch(address, STE_SIZE), self._oas)
-        if generation == self._generation:
-            self._cache[sid] = ste
-        return ste
-
-    async def _address(self, sid: int) -> int:
-        config = self._bank["SMMU_STRTAB_BASE_CFG"]
-        log2, split, form = bits(config, 5, 0), bits(config, 10, 6), bits(config, 17, 16)
-        if sid >> min(log2, self._sid_bits):
-            raise Fault(Event.C_BAD_STREAMID, f"StreamID must have {log2} bits, not {sid:#x}")
-        base = self._bank["SMMU_STRTAB_BASE"] & 0xF_FFFF_FFFF_FFC0
-        if form == FMT_LINEAR:
-            return (base & ~((STE_SIZE << log2) - 1)) + sid * STE_SIZE
-        if form != FMT_2LEVEL or split not in (6, 8, 10):
-            raise Fault(Event.C_BAD_STREAMID, f"STRTAB_BASE_CFG must be linear or split at 6, 8 or 10, not {config:#x}")
-        if log2 > split:
-            base &= ~max((L1_DESC_SIZE << log2 - split) - 1, 0x3F)
-        descriptor = int.from_bytes(await self._fetch(base + (sid >> split) * L1_DESC_SIZE, L1_DESC_SIZE), "little")
-        span, index = bits(descriptor, 4, 0), sid & (1 << split) - 1
-        if not span or span - 1 > split or index >> span - 1:
-            raise Fault(Event.C_BAD_STREAMID, f"level 1 descriptor {descriptor:#x} must cover StreamID {sid:#x}")
-        level2 = descriptor & 0xF_FFFF_FFFF_FFC0 & ~((STE_SIZE << span - 1) - 1)
-        return level2 + index * STE_SIZE
-
-    async def _fetch(self, address: int, size: int) -> bytes:
-        status, data = await self._bus.issue(address, size, None, FETCH_ATTR)
-        if status != OKAY:
-            raise Fault(Event.F_STE_FETCH, f"stream table fetch from {address:#x} was aborted").at_fetch(address)
-        return data.to_bytes(size, "little") if isinstance(data, int) else bytes(data)
-
-    def invalidate(self, first: int, last: int) -> None:
-        """CFGI_STE, CFGI_STE_RANGE, CFGI_ALL: drop the entries of StreamIDs first..last."""
-        self._generation += 1
-        for sid in [sid for sid in self._cache if first <= sid <= last]:
-            del self._cache[sid]
-
-
-class Stage2:
-    """Walks stage-2 tables."""
-
-    def __init__(self, bus: MmioInitiator, tlb: Tlb, count: Callable[[str], None], oas: int) -> None:
-        self._bus = bus
-        self._tlb = tlb
         self._count = count
-        self._oas = oas
+        self.features = features
+        self.streams = StreamTable(bank, bus, sid_bits, features)
+        self.contexts = ContextTable(bus, features.oas)
+        self.tlb1 = Tlb()
+        self.tlb2 = Tlb()
 
-    async def translate(self, ste: Ste, ipa: int, write: bool) -> int:
-        """Physical address of an access to `ipa`.
+    async def translate(self, sid: int, ssid: int | None, address: int, access: Access) -> tuple[int, bool]:
+        """(physical address, whether a stage translated) of an access.
 
         Raises:
-            Fault: translation, address size, access flag or permission fault, or an aborted fetch.
+            Fault: the transaction is terminated; the fault has what its record needs.
         """
-        if ipa >> self._oas:
-            raise Fault(Event.F_ADDR_SIZE, f"input address must have {self._oas} bits, not {ipa:#x}")
-        leaf = self._tlb.find(ste.vmid, ipa)
-        if leaf is None:
-            generation = self._tlb.generation
-            self._count("tlb_misses")
-            leaf = await self._walk(ste, ipa)
-            self._tlb.add(ste.vmid, ipa, leaf, generation)
-        if not (leaf.write if write else leaf.read):
-            what = "writable" if write else "readable"
-            raise _fault(Event.F_PERMISSION, ipa, f"IPA {ipa:#x} must be {what}")
-        return leaf.base | ipa & ((1 << leaf.shift) - 1)
+        ste: Ste | None = None
+        try:
+            ste = await self.streams.lookup(sid)
+            if ste.config == CONFIG_ABORT:
+                raise Fault(None, "STE.Config is abort")
+            access = Access(
+                access.write,
+                access.privileged if ste.privileged is None else ste.privileged,
+                (access.instruction if ste.instruction is None else ste.instruction) and not access.write,
+            )
+            return await self._translate(ste, sid, ssid, address, access)
+        except Fault as fault:
+            fault.ssid, fault.access = ssid, access
+            fault.silent = fault.silent or (fault.stage2 and ste is not None and not ste.record)
+            raise
 
-    async def _walk(self, ste: Ste, ipa: int) -> Leaf:
-        if ipa >> ste.input_bits:
-            raise _fault(Event.F_TRANSLATION, ipa, f"IPA must have {ste.input_bits} bits, not {ipa:#x}")
-        table = ste.ttb
-        for level in range(ste.start, 4):
-            shift = SHIFTS[level]
-            top = ste.input_bits if level == ste.start else shift + 9
-            address = table + 8 * (ipa >> shift & (1 << top - shift) - 1)
-            descriptor = await self._fetch(address, ipa)
-            is_table = descriptor & 0b11 == 0b11 and level < 3
-            if not descriptor & 1 or (descriptor & 0b11 == 0b01) and level in (0, 3):
-                raise _fault(Event.F_TRANSLATION, ipa, f"IPA {ipa:#x} is not mapped (level {level}, {descriptor:#x})")
-            output = descriptor & ADDRESS
-            if output >> ste.output_bits:
-                raise _fault(Event.F_ADDR_SIZE, ipa, f"address in {descriptor:#x} must have {ste.output_bits} bits")
-            if not is_table:
-                return self._leaf(ste, ipa, shift, descriptor)
-            table = output
-        raise AssertionError("level 3 is a leaf or a fault")
+    async def _translate(self, ste: Ste, sid: int, ssid: int | None, address: int, access: Access) -> tuple[int, bool]:
+        substream = self._substream(ste, ssid)
+        if substream is None:
+            if address >> self.features.oas:
+                raise Fault(Event.F_ADDR_SIZE, f"input address must have {self.features.oas} bits, not {address:#x}")
+        else:
+            context = await self.contexts.lookup(ste, sid, substream, lambda at: self._place(ste, at, CLASS_CD))
+            address = await self._stage1(ste, context, address, access)
+        if ste.stage2 is not None:
+            address = (await self._stage2(ste, address, access, CLASS_IN)).address(address)
+        return address, substream is not None or ste.stage2 is not None
+
+    def _substream(self, ste: Ste, ssid: int | None) -> int | None:
+        """Index of the context descriptor; None if stage 1 is bypassed."""
+        if ssid is not None:
+            if not ste.stage1 or not ste.contexts_bits or ssid >> ste.contexts_bits:
+                raise Fault(
+                    Event.C_BAD_SUBSTREAMID,
+                    f"SubstreamID {ssid:#x} must have {ste.contexts_bits} bits, and stage 1 be on",
+                )
+            if not ssid and ste.default_substream not in (DSS_TERMINATE, DSS_BYPASS):
+                raise Fault(
+                    Event.C_BAD_SUBSTREAMID, "SubstreamID 0 must not be used: it is that of the stream without one"
+                )
+            return ssid
+        if not ste.stage1:
+            return None
+        if not ste.contexts_bits:
+            return 0
+        if ste.default_substream == DSS_TERMINATE:
+            raise Fault(Event.F_STREAM_DISABLED, "STE.S1DSS refuses transactions without a SubstreamID")
+        return None if ste.default_substream == DSS_BYPASS else 0
+
+    # -- stages --------------------------------------------------------------------------------------------------------
+
+    async def _stage1(self, ste: Ste, context: Context, address: int, access: Access) -> int:
+        try:
+            regime, address = self._half(context, address)
+            leaf = self.tlb1.find(ste.vmid, context.asid, address, regime.granule)
+            if leaf is None:
+                generation = self.tlb1.generation
+                self._count("tlb_misses")
+
+                async def fetch(at: int) -> int:
+                    return await self._descriptor(await self._place(ste, at, CLASS_TT), stage2=False)
+
+                leaf = await walk(regime, address, fetch)
+                self.tlb1.add(ste.vmid, context.asid, address, leaf, generation)
+            if not leaf.rights & access.need:
+                raise Fault(Event.F_PERMISSION, f"stage 1: {address:#x} must allow {access}")
+        except Fault as fault:
+            if not fault.stage2:
+                fault.silent = not context.record
+            raise
+        return leaf.address(address)
 
     @staticmethod
-    def _leaf(ste: Ste, ipa: int, shift: int, descriptor: int) -> Leaf:
-        if not descriptor & AF and ste.access_flag:
-            raise _fault(Event.F_ACCESS, ipa, f"access flag of IPA {ipa:#x} must be set ({descriptor:#x})")
-        base = descriptor & ADDRESS & ~((1 << shift) - 1)
-        return Leaf(shift, base, bool(descriptor & S2AP_READ), bool(descriptor & S2AP_WRITE))
+    def _half(context: Context, address: int) -> tuple[Regime, int]:
+        """The tables for an address, by its upper bits, and the address without what is ignored of it."""
+        upper = address >> 55 & 1
+        regime = context.upper if upper else context.lower
+        if context.ignore_top[upper]:
+            address = address | TOP_BYTE if upper else address & ~TOP_BYTE
+        if regime is None:
+            raise Fault(Event.F_TRANSLATION, f"stage 1: walks for {address:#x} are disabled (EPD)")
+        rest = address >> regime.input_bits
+        if rest != ((1 << 64 - regime.input_bits) - 1 if upper else 0):
+            raise Fault(Event.F_TRANSLATION, f"stage 1: address must have {regime.input_bits} bits, not {address:#x}")
+        return regime, address
 
-    async def _fetch(self, address: int, ipa: int) -> int:
+    async def _stage2(self, ste: Ste, ipa: int, access: Access, klass: int) -> Leaf:
+        regime = ste.stage2
+        assert regime is not None
+        leaf = self.tlb2.find(ste.vmid, GLOBAL, ipa, regime.granule)
+        if leaf is None:
+            generation = self.tlb2.generation
+            self._count("tlb_misses")
+            if ipa >> regime.input_bits:
+                why = f"stage 2: IPA must have {regime.input_bits} bits, not {ipa:#x}"
+                raise Fault(Event.F_TRANSLATION, why, stage2=True, klass=klass).at_ipa(ipa)
+
+            async def fetch(at: int) -> int:
+                try:
+                    return await self._descriptor(at, stage2=True)
+                except Fault as fault:
+                    raise fault.at_ipa(ipa) from None
+
+            leaf = await walk(regime, ipa, fetch, klass=klass)
+            self.tlb2.add(ste.vmid, GLOBAL, ipa, leaf, generation)
+        protected = klass == CLASS_TT and ste.protected_walk and leaf.rights & DEVICE
+        if not leaf.rights & access.need or protected:
+            what = "must not be Device memory (S2PTW)" if protected else f"must allow {access}"
+            raise Fault(Event.F_PERMISSION, f"stage 2: IPA {ipa:#x} {what}", stage2=True, klass=klass).at_ipa(ipa)
+        return leaf
+
+    async def _place(self, ste: Ste, address: int, klass: int) -> int:
+        """Physical address of a descriptor of stage 1."""
+        if ste.stage2 is None:
+            return address
+        return (await self._stage2(ste, address, WALK, klass)).address(address)
+
+    async def _descriptor(self, address: int, *, stage2: bool) -> int:
         status, data = await self._bus.issue(address, 8, None, FETCH_ATTR)
         if status != OKAY:
-            fault = Fault(Event.F_WALK_EABT, f"fetch from {address:#x} was aborted", stage2=True, klass=CLASS_TT)
-            raise fault.at_fetch(address).at_ipa(ipa)
+            why = f"fetch from {address:#x} was aborted"
+            raise Fault(Event.F_WALK_EABT, why, stage2=stage2, klass=CLASS_TT).at_fetch(address)
         assert isinstance(data, int)
         return data
-
-
-def _fault(event: Event, ipa: int, why: str) -> Fault:
-    return Fault(event, why, stage2=True).at_ipa(ipa)

@@ -57,7 +57,7 @@ class Rig:
         self.bench = bench = Bench()
         smmu_params: dict[str, Any] = {
             name: params.pop(name)
-            for name in ("update_latency", "gbpa_abort", "oas", "device_id_offset")
+            for name in ("update_latency", "gbpa_abort", "oas", "device_id_offset", "stage1", "ssid_bits")
             if name in params
         }
         self.smmu = bench.add("smmu0", Smmu, smmu_params)

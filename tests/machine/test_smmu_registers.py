@@ -56,13 +56,15 @@ def fault(r: Rig, iova: int = IOVA) -> None:
 
 
 def test_identification() -> None:
-    """Stage 2 only, AArch64 tables of 4 KiB, no stall, two-level stream table, 20 StreamID bits, 48-bit output."""
+    """Both stages or stage 2 only, AArch64 tables of three granules, no stall, two-level stream table, 48-bit output."""
+    r = Rig(endpoint=False, stage1=False)
+    assert (r.reg(0) & 0b11, r.reg(0) >> 19 & 1, r.reg(4) >> 6 & 0x1F) == (0b01, 0, 0)
     r = Rig(endpoint=False)
     idr0, idr1, idr5 = r.reg(0), r.reg(4), r.reg(0x14)
-    assert idr0 & 0b11 == 0b01
+    assert (idr0 & 0b11, idr0 >> 12 & 1, idr0 >> 19 & 1, idr1 >> 6 & 0x1F) == (0b11, 1, 1, 20)
     assert (idr0 >> 2 & 3, idr0 >> 24 & 3, idr0 >> 27 & 3, idr0 >> 10 & 1, idr0 >> 16 & 1) == (2, 1, 1, 0, 0)
     assert (idr1 & 0x3F, idr1 >> 21 & 0x1F, idr1 >> 16 & 0x1F) == (20, 19, 19)
-    assert idr5 == 5 | 1 << 4
+    assert idr5 == 5 | 0b111 << 4
     assert r.reg(0x18) & 0xFFF == 0x43B
 
 
@@ -221,7 +223,7 @@ def test_configuration_invalidations(item: bytes, dropped: bool) -> None:
 )
 def test_illegal_command(opcode: int) -> None:
     """CERROR_ILL stops the queue at the command, makes CMDQ_ERR active and signals it; acknowledged, the queue goes on."""
-    r = rig()
+    r = rig(stage1=False)
     cons = r.run(command(TLBI_ALL), command(opcode), SYNC)
     assert cons == 1 << 24 | 1
     assert r.reg(GERROR) ^ r.reg(GERRORN) == 1

@@ -116,6 +116,7 @@ def test_long_transfers_in_one_access() -> None:
     assert r.bench.call("ep0", r.dma[0].bus.read_block(IOVA + 3, 77)) == data[3:80]
     assert r.smmu.count["translations"] == 2
     refused(r, IOVA + 0xFFC)
+    assert r.event(0) == [0x01 | SIDS[0] << 32, 0, IOVA + 0xFFC, 0]
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -221,13 +222,13 @@ def test_reserved_descriptors() -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        ste(low=0), ste(low=VALID | 5 << 1), ste(low=VALID | 7 << 1), ste(extra=1 << 51), ste(extra=1 << 46), ste(extra=1 << 52),
+        ste(low=0), ste(low=VALID | 5 << 1), ste(low=VALID | 7 << 1), ste(extra=1 << 51), ste(extra=3 << 46), ste(extra=1 << 52),
         ste(extra=1 << 55), ste(extra=1 << 57), ste(t0sz=15), ste(t0sz=40), ste(t0sz=16, sl0=1), ste(sl0=3), ste(1 << 50),
     ],
 )  # fmt: skip
 def test_bad_ste(entry: bytes) -> None:
     """C_BAD_STE, with the StreamID and no address, for an entry that is invalid or asks for what is not there."""
-    r = rig()
+    r = rig(stage1=False)
     r.ste(SIDS[0], entry)
     refused(r)
     assert r.event(0) == [0x04 | SIDS[0] << 32, 0, 0, 0]
