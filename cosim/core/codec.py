@@ -7,9 +7,9 @@ total: any bytes give a `Frame` or a `WireError`; every limit is explicit in `Li
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 
