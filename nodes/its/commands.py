@@ -142,9 +142,9 @@ class Commands:
         entry = maps.interrupt(device_id, event_id)
         need(entry.physical, Cause.UNMAPPED_INTERRUPT)
         new = maps.mapped_collection(icid)
-        old = maps.collection(entry.target)
+        old = maps.mapped_collection(entry.target)
         maps.set_event(device_id, event_id, entry._replace(target=icid))
-        if not old.valid or old.rd == new.rd:
+        if old.rd == new.rd:
             return None
         self._net.send(old.rd, GIC_NET.MoveLpi, entry.intid, new.rd)
         return (self._net.sync(old.rd),)

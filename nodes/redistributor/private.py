@@ -103,11 +103,12 @@ class Private:
         """Whether an SGI that software asked for by that register goes through, by its group here and GICR_NSACR.
 
         SGI1R asks for Group 1 of the writer's Security state, ASGI1R for that of the other, SGI0R for Group 0. A request for
-        Secure Group 1 also serves an SGI of Group 0. With one Security state a Group 1 request serves both groups.
+        Secure Group 1 also serves an SGI of Group 0. With one Security state SGI1R serves both groups, and ASGI1R is as SGI0R:
+        there is no other state, so no other Group 1.
         """
         have = self.group_of(intid)
         if not self.two_states:
-            return register != "SGI0R" or have == GROUP0
+            return register == "SGI1R" or have == GROUP0
         if register == "SGI0R":
             asked = GROUP0
         else:
