@@ -169,6 +169,8 @@ class PciHost:
         present += [rid for rid, ident in zip(others, await self._idents(others), strict=True) if ident != NO_DEVICE]
         for rid in sorted(present):
             await self._add(rid)
+        for function in self.functions.values():
+            self.record(function)
 
     async def _idents(self, rids: list[int]) -> list[int]:
         return await read_all(self.host.bus, [(self.ecam + ecam_offset(rid), 4) for rid in rids])
@@ -220,6 +222,17 @@ class PciHost:
         offset = 0x10 + 4 * bar.index
         function.post32(offset, address & 0xFFFF_FFFF | bar.flags)
         function.post32(offset + 4, address >> 32)
+
+    def record(self, function: PciFunction) -> None:
+        """Tell the log what the host knows of a function; `cosim lspci` shows the last record of each."""
+        self.host.node.log(
+            "pci device",
+            bdf=function.name,
+            config=function.config.hex(),
+            bars=[[bar.address, bar.size] for bar in function.bars.values()],
+            driver=function.driver,
+            iommu_group=self.host.vfio.group(function),
+        )
 
     # -- lspci ---------------------------------------------------------------------------------------------------------
 

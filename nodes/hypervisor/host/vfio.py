@@ -57,6 +57,7 @@ class Vfio:
             raise ModelError(f"{function.name} must have no other driver than vfio-pci; it has {function.driver}")
         function.driver = function.driver_override
         host.printk(f"vfio-pci {function.name}: bound, IOMMU group {self.group(function)}")
+        host.pci.record(function)
         host.print(f"# lspci -vv -s {function.name} | grep vfio-pci")
         for line in host.pci.lspci(function.name):
             if "vfio-pci" in line:
@@ -172,6 +173,7 @@ class VfioDevice:
         await host.bus.dsb()
         await function.msix_control(0, MSIX_MASKALL)
         self.vectors = vectors
+        host.pci.record(function)
 
     def _handler(self, vector: int) -> Any:
         async def interrupt(_cpu: HostCpu, _intid: int) -> None:
@@ -206,6 +208,7 @@ class VfioDevice:
             host.bus.post32(self._entry(vector) + 12, VECTOR_MASKED)
         await host.bus.dsb()
         await self.function.msix_control(0, MSIX_ENABLE)
+        host.pci.record(self.function)
         for vector in range(self.vectors):
             if host.v4 is not None:
                 await host.v4.unmap_vlpi(device, vector)
