@@ -47,6 +47,23 @@ TRAP = Protocol(
         # string, parameters and VMPIDR.
         ("LoadContext", PRIORITY_REQUEST, ("vcpu", "program", "args", "params", "vmpidr")),
         ("DropContext", PRIORITY_REQUEST, ("vcpu",)),
+        # Migration. Hypervisor to PE: give the state of a vCPU away; PE to hypervisor: here it is; hypervisor to another PE:
+        # take it over. A coroutine cannot be copied, so a context travels as what it was made of and the journal of all that
+        # reached it since (nodes/pe/context.py), a tuple of (kind, value).
+        ("SaveContext", PRIORITY_REQUEST, ("vcpu",)),
+        (
+            "ContextState",
+            PRIORITY_RESPONSE,
+            ("vcpu", "program", "args", "params", "vmpidr", "trapped", "fault", "journal"),
+        ),
+        (
+            "RestoreContext",
+            PRIORITY_REQUEST,
+            ("vcpu", "program", "args", "params", "vmpidr", "trapped", "fault", "journal"),
+        ),
     ],
 )
-"""`vcpu` is a text such as "guest0.vcpu3", unique over all guests of a run. `name` is a system register's ("ICC_IAR1_EL1")."""
+"""`trapped`: the vCPU left in the middle of an operation, which its next Enter completes. `fault`: () or (status, address,
+write) of a posted access that failed and that no `dsb` has reported yet.
+
+`vcpu` is a text such as "guest0.vcpu3", unique over all guests of a run. `name` is a system register's ("ICC_IAR1_EL1")."""

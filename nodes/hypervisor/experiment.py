@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cosim.api import ModelError, us
 from nodes.hypervisor.host.host import Host
 from nodes.hypervisor.kvm.irq import Hw
-from nodes.hypervisor.kvm.kvm import Kvm
+from nodes.hypervisor.kvm.kvm import DEFAULT_SLICE, Kvm
 from nodes.hypervisor.verdict import Verdict, judge_ipi, judge_smmute
 from nodes.hypervisor.vmm.lkvm import GuestSpec, Lkvm
 
@@ -53,6 +53,8 @@ class Settings:
         self.plant: str = params.get("break", "")
         self.endpoint: str = params.get("endpoint", "0000:08:00.1")
         self.wfi_trap_policy: str = params.get("wfi_trap_policy", "")
+        self.t_slice: int = params.get("t_slice", DEFAULT_SLICE)
+        self.t_migrate: int = params.get("t_migrate", 0)
         self.frequency: int = params.get("cntfrq", 1_000_000_000)
         self.times: tuple[int, int, int] = (
             params.get("t_exit_kernel", us(1)),
@@ -79,6 +81,8 @@ class Experiment:
             self.host,
             vgic_v4_enable=self.settings.vgic_v4_enable,
             wfi_trap_policy=self.settings.wfi_trap_policy,
+            t_slice=self.settings.t_slice,
+            t_migrate=self.settings.t_migrate,
         )
         self._guests = 0
         self._tests: dict[str, Callable[[], Any]] = {VSGI: self._vsgi, VLPI: self._vlpi}

@@ -87,6 +87,8 @@ class ProgramContext:
 
     def __init__(self, name: str, program: Program, args: str, params: dict[str, Any], mpidr: int) -> None:
         self.name = name
+        self.args = args
+        self.params = dict(params)
         self.mpidr = mpidr
         self.masked = True
         self.journal: list[Entry] = []

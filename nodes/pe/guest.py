@@ -29,7 +29,7 @@ from nodes.arch.trap import (
     REASON_WFX,
 )
 from nodes.pe.access import Trap, Undefined
-from nodes.pe.context import Context, Crash
+from nodes.pe.context import Crash, ProgramContext
 from nodes.pe.operations import Delay, Dsb, Hvc, Load, Mrs, Msr, Operation, Result, Store, Wfi
 from nodes.pe.timer import TIMER_REGISTERS
 
@@ -78,7 +78,7 @@ class Vcpu:
 
     __slots__ = ("context", "dead", "fault", "mpidr", "name", "trapped")
 
-    def __init__(self, name: str, context: Context, mpidr: int) -> None:
+    def __init__(self, name: str, context: ProgramContext, mpidr: int) -> None:
         self.name = name
         self.context = context
         self.mpidr = mpidr

@@ -17,16 +17,16 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, cast
 
-from cosim.api import Channel, Future, Instant, MmioInitiator, ModelError, Node, Peer, Wire, on
+from cosim.api import BusFault, Channel, Future, Instant, MmioInitiator, ModelError, Node, Peer, Wire, on
 from nodes.arch.cpu import Program
 from nodes.arch.gic_stream import GIC_STREAM
-from nodes.arch.intid import PPI_MAINTENANCE, PPI_VIRTUAL_TIMER
+from nodes.arch.intid import PPI_HYP_TIMER, PPI_MAINTENANCE, PPI_VIRTUAL_TIMER
 from nodes.arch.trap import TRAP
 from nodes.pe.access import Trap, Undefined
-from nodes.pe.context import ProgramContext
+from nodes.pe.context import Crash, ProgramContext
 from nodes.pe.cpu_interface import CpuInterface
 from nodes.pe.guest import Cause, Guest, Range, Vcpu
-from nodes.pe.timer import TIMER_REGISTERS, VirtualTimer
+from nodes.pe.timer import HYP_TIMER_REGISTERS, TIMER_REGISTERS, VirtualTimer
 
 PHYSICAL = -1
 """In place of a vPEID in Activate and Release."""
@@ -59,7 +59,7 @@ class Pe(Node):
     bus = MmioInitiator("memory accesses of the vCPU that runs here, by physical address")
     gic = Channel(GIC_STREAM, "to this PE's redistributor")
     trap = Channel(TRAP, "to the hypervisor")
-    ppi = Wire("private interrupts of this PE: maintenance 25, virtual timer 27")
+    ppi = Wire("private interrupts of this PE: maintenance 25, EL2 physical timer 26, virtual timer 27")
 
     def setup(self) -> None:
         """Make the CPU interface and the timer."""
@@ -79,9 +79,11 @@ class Pe(Node):
         )
         self.interface.set_state(2, False)
         self.timer = VirtualTimer(int(params.get("cntfrq", 1_000_000_000)))
+        self.hyp_timer = VirtualTimer(self.timer.frequency)
         self.vcpus: dict[str, Vcpu] = {}
         self.guest: Guest | None = None
         self._timer_event: Any = None
+        self._hyp_timer_event: Any = None
         self._timer_of = ""
         self._change: Future[None] | None = None
         self._irq_sent = 0
@@ -189,6 +191,8 @@ class Pe(Node):
             value = self.mpidr
         elif name in TIMER_REGISTERS:
             value = self.timer.read(name, self.now)
+        elif name in HYP_TIMER_REGISTERS:
+            value = self.hyp_timer.read(HYP_TIMER_REGISTERS[name], self.now)
         else:
             try:
                 value = self.interface.read(name, el=el, secure=bool(secure))
@@ -205,6 +209,9 @@ class Pe(Node):
             if not self.timer.write(name, value, self.now):
                 self._refuse_sysreg(name, Undefined(name, el, "it is read-only"))
             self.update_timer()
+        elif name in HYP_TIMER_REGISTERS:
+            self.hyp_timer.write(HYP_TIMER_REGISTERS[name], value, self.now)
+            self._update_hyp_timer()
         else:
             try:
                 self.interface.write(name, value, el=el, secure=bool(secure))
@@ -229,21 +236,75 @@ class Pe(Node):
     @on(TRAP.LoadContext)
     def load_context(self, peer: Peer, vcpu: str, program: str, args: str, params: Any, vmpidr: int) -> None:
         """Give this PE a vCPU's initial state. `params`: (name, value) pairs, or a dict."""
+        self._need_new(vcpu)
+        self.vcpus[vcpu] = Vcpu(
+            vcpu, ProgramContext(program, self._program(program), args, dict(params), vmpidr), vmpidr
+        )
+
+    def _need_new(self, vcpu: str) -> None:
         if vcpu in self.vcpus:
             raise ModelError(f"{self.name} has a context of {vcpu} already: DropContext it first")
-        function = self.programs.get(program) or find_program(program)
-        context = ProgramContext(program, function, args, dict(params), vmpidr)
-        self.vcpus[vcpu] = Vcpu(vcpu, context, vmpidr)
+
+    def _program(self, name: str) -> Program:
+        return self.programs.get(name) or find_program(name)
+
+    @on(TRAP.SaveContext)
+    def save_context(self, peer: Peer, vcpu: str) -> None:
+        """Give a vCPU away to another PE: answer with its state, and forget it."""
+        found = self._vcpu(vcpu)
+        if found.dead:
+            raise ModelError(f"{self.name} must not give away {vcpu}, which has crashed")
+        context, fault = found.context, found.fault
+        self.trap.send(
+            peer,
+            TRAP.ContextState,
+            vcpu,
+            context.name,
+            context.args,
+            tuple(sorted(context.params.items())),
+            found.mpidr,
+            int(found.trapped),
+            () if fault is None else (fault.status, fault.address, int(fault.write)),
+            tuple(context.journal),
+        )
+        self._forget(found)
+
+    @on(TRAP.RestoreContext)
+    def restore_context(
+        self,
+        peer: Peer,
+        vcpu: str,
+        program: str,
+        args: str,
+        params: Any,
+        vmpidr: int,
+        trapped: int,
+        fault: Any,
+        journal: Any,
+    ) -> None:
+        """Take over a vCPU that another PE gave away, as it was there."""
+        self._need_new(vcpu)
+        try:
+            context = ProgramContext.replay(program, self._program(program), args, dict(params), vmpidr, journal)
+        except (Crash, ValueError) as error:
+            raise ModelError(f"the journal of {vcpu} must lead to where it was saved: {error}") from error
+        self.vcpus[vcpu] = taken = Vcpu(vcpu, context, vmpidr)
+        taken.trapped = bool(trapped)
+        if fault:
+            status, address, write = fault
+            taken.fault = BusFault(status, address, bool(write))
 
     @on(TRAP.DropContext)
     def drop_context(self, peer: Peer, vcpu: str) -> None:
         """Forget a vCPU; its timer no longer asks for an interrupt."""
-        found = self._vcpu(vcpu)
+        self._forget(self._vcpu(vcpu))
+
+    def _forget(self, found: Vcpu) -> None:
         if self.guest is not None and self.guest.vcpu is found:
-            raise ModelError(f"{self.name} must not drop {vcpu} while it runs: wait for its Exit")
-        del self.vcpus[vcpu]
+            raise ModelError(f"{self.name} must not drop {found.name} while it runs: wait for its Exit")
+        del self.vcpus[found.name]
         found.context.close()
-        if self._timer_of == vcpu:
+        if self._timer_of == found.name:
             self._timer_of = ""
             self.timer.load(0, 0)
             self.update_timer()
@@ -318,6 +379,16 @@ class Pe(Node):
         due = self.timer.due(self.now)
         if due is not None:
             self._timer_event = self.after(due - self.now, self.update_timer)
+
+    def _update_hyp_timer(self) -> None:
+        """The same for the EL2 physical timer, which runs whoever is on the PE."""
+        if self._hyp_timer_event is not None:
+            self.cancel(self._hyp_timer_event)
+            self._hyp_timer_event = None
+        self.ppi.drive(PPI_HYP_TIMER, int(self.hyp_timer.output(self.now)))
+        due = self.hyp_timer.due(self.now)
+        if due is not None:
+            self._hyp_timer_event = self.after(due - self.now, self._update_hyp_timer)
 
     async def change(self, until: Instant | None, what: str) -> None:
         """Wait until the CPU interface changes, at most until `until` ps."""

@@ -1,9 +1,10 @@
-"""The EL1 virtual timer (CNTV) and the system counter, pure: time comes in as an argument.
+"""Timers of a PE, pure: time comes in as an argument. The EL1 virtual timer (CNTV) with the system counter, and the EL2
+physical timer (CNTHP), which the host uses for its time slices.
 
 CNTVCT counts at `frequency` from time 0; CNTVOFF_EL2 is 0, so a guest sees the host's count. The condition is met when
 CNTVCT >= CNTV_CVAL; the output is high while the timer is enabled, not masked and its condition is met.
 
-Source: Arm ARM D12.2 (generic timer), CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0.
+Source: Arm ARM D12.2 (generic timer), CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0, CNTHP_CTL_EL2.
 """
 
 from __future__ import annotations
@@ -22,9 +23,17 @@ TIMER_REGISTERS = frozenset(
 )
 """System registers that `VirtualTimer` answers."""
 
+HYP_TIMER_REGISTERS: dict[str, str] = {
+    "CNTHP_CTL_EL2": "CNTV_CTL_EL0",
+    "CNTHP_CVAL_EL2": "CNTV_CVAL_EL0",
+    "CNTHP_TVAL_EL2": "CNTV_TVAL_EL0",
+}
+"""Registers of the EL2 physical timer, and which of `VirtualTimer`'s has the same format: CNTVOFF_EL2 is 0, so both timers
+compare with the same count."""
+
 
 class VirtualTimer:
-    """CNTV_CTL, CNTV_CVAL and the counter of one PE; `frequency` in Hz.
+    """CTL, CVAL and the counter of one timer of a PE; `frequency` in Hz.
 
     Raises:
         ValueError: frequency not positive.

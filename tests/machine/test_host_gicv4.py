@@ -191,7 +191,7 @@ def test_doorbell_wakes_the_vpe() -> None:
     """The doorbell LPI, taken on any CPU, sets pending_last, calls the vPE's hook and is counted as a doorbell."""
     vm = Vm()
     vpe, woken = vm.vpes[1], []
-    vpe.on_doorbell = lambda: woken.append(vpe.pending_last)
+    vpe.on_doorbell = lambda _cpu: woken.append(vpe.pending_last)
     vm.call(vm.host.handle_irq(vm.host.cpus[1], vpe.doorbell_lpi))
     assert woken == [True] and vm.rig.node.count["doorbell_irqs"] == 1
 

@@ -159,7 +159,7 @@ def test_a_vlpi_for_a_blocked_vpe_rings_one_doorbell() -> None:
     device = machine.opened(2)
     (vpe,) = machine.call(v4.alloc_vpes(1, [0]))
     rung: list[bool] = []
-    vpe.on_doorbell = lambda: rung.append(vpe.pending_last)
+    vpe.on_doorbell = lambda _cpu: rung.append(vpe.pending_last)
 
     async def sleep_on(cpu: int) -> bool:
         await v4.make_resident(host.cpus[cpu], vpe, g0en=False, g1en=True)

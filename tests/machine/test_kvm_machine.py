@@ -131,10 +131,11 @@ def test_a_wrong_parameter_is_refused_at_set_up(params: dict[str, Any]) -> None:
         Machine(2, **params).run(1)
 
 
-def test_more_vcpus_than_pes_are_refused() -> None:
-    """Over-commit is not modelled: it is an error that says so, not a silent hang."""
-    with pytest.raises(ModelError, match=r"vcpus must be in 1\.\.2"):
-        Machine(2, vcpus=3).run()
+@pytest.mark.parametrize("vcpus", [0, 513])
+def test_a_vm_has_as_many_vcpus_as_kvm_allows(vcpus: int) -> None:
+    """More vCPUs than PEs are fine, more than KVM_MAX_VCPUS or none are not."""
+    with pytest.raises(ModelError, match=r"vcpus must be in 1\.\.512"):
+        Machine(2, vcpus=vcpus).run()
 
 
 # -- guests of their own -------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """One PE as the host sees it: system registers, world switch, interrupts (sheet 7.7), and who runs on it.
 
 A thread (a vCPU's, or the idle one) runs on a PE between ``async with cpu:`` and its end; others wait in the order in which
-they came, which is how more vCPUs than PEs share them. Only the thread that holds a PE touches its system registers or
-enters a guest on it. While nobody holds it, an interrupt is taken by the idle thread; a thread that holds it takes
-interrupts in `handle_irqs`, which it calls after Exit("irq"), or inside `idle_until`.
+they came, which is how more vCPUs than PEs share them. Nothing takes a PE away: its thread looks at `must_yield` whenever it
+is about to enter a guest. A thread that was woken wants it at once (wake-up preemption); one that had its turn waits until
+the time slice is over, which the PE's EL2 physical timer tells (`slices.py`). Only the thread that holds a PE touches its
+system registers or enters a guest on it. While nobody holds it, an interrupt is taken by the idle thread; a thread that holds
+it takes interrupts in `handle_irqs`, which it calls after Exit("irq"), or inside `idle_until`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cosim.api import Future, Instant, ModelError, Peer, Signal, Span
 from nodes.arch.intid import is_lpi, is_special
 from nodes.arch.trap import TRAP
+from nodes.hypervisor.host.slices import SliceTimer
 
 if TYPE_CHECKING:
     from nodes.hypervisor.host.host import Host
@@ -37,6 +40,19 @@ class Exit(NamedTuple):
     cntv_ctl: int
     cntv_cval: int
     time: Instant
+
+
+class ContextState(NamedTuple):
+    """What TRAP.ContextState and TRAP.RestoreContext carry: everything that a vCPU is, but ICH and timer."""
+
+    vcpu: str
+    program: str
+    args: str
+    params: Any
+    vmpidr: int
+    trapped: int
+    fault: Any
+    journal: Any
 
 
 def affinity(mpidr: int) -> int:
@@ -69,8 +85,12 @@ class HostCpu:
         self._tag = 0
         self._open: dict[int, Future[int]] = {}
         self._exit: Future[Exit] | None = None
+        self._saved: dict[str, Future[ContextState]] = {}
         self._held = False
-        self._turns: deque[Future[None]] = deque()
+        self._turns: deque[tuple[Future[None], bool]] = deque()
+        self._resched_sent = False
+        self.need_resched = False
+        self.slices = SliceTimer(self)
         self._work = Signal(f"work on cpu{index}")
 
     def __repr__(self) -> str:
@@ -98,31 +118,55 @@ class HostCpu:
     @property
     def contended(self) -> bool:
         """Whether other threads wait for this PE (then WFI and WFE of a guest must trap, sheet 7.3)."""
-        return bool(self._turns)
+        return any(task for _, task in self._turns)
 
-    async def __aenter__(self) -> HostCpu:
+    @property
+    def must_yield(self) -> bool:
+        """Whether the thread that runs here should give way to one that waits."""
+        return self.need_resched and self.contended
+
+    async def acquire(self, *, woken: bool = True, task: bool = True) -> None:
+        """Get the PE, after those that wait already. `woken`: whoever runs there should give way at its next exit, instead of
+        at the end of its slice. The idle thread is no `task`: nobody gives way to it."""
         if self._held:
             turn: Future[None] = Future(f"its turn on cpu{self.index}")
-            self._turns.append(turn)
+            self._turns.append((turn, task))
+            self.need_resched = self.need_resched or (woken and task)
             await turn
         self._held = True
-        return self
+        self.need_resched = False
 
-    async def __aexit__(self, *_exc: object) -> None:
+    def release(self) -> None:
+        """Let the next thread have the PE."""
         if self._turns:
-            self._turns.popleft().set(None)
+            self._turns.popleft()[0].set(None)
             return
         self._held = False
         if self.irq_level:
             self._start_idle()
 
+    async def __aenter__(self) -> HostCpu:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.release()
+
+    def request_resched(self, by: HostCpu) -> None:
+        """A thread was woken on the PE `by` that wants this one: make the guest that runs here exit (resched_curr)."""
+        if self.in_guest and not self._resched_sent:
+            self._resched_sent = True
+            self.node.count["reschedules"] += 1
+            by.post_sysreg("ICC_SGI1R_EL1", sgi1r(self.affinity, SGI_RESCHEDULE))
+
     def _start_idle(self) -> None:
         self.node.spawn(self._idle(), f"idle/{self.index}", daemon=True)
 
     async def _idle(self) -> None:
-        async with self:
-            while self.irq_level:
-                await self.handle_irqs()
+        await self.acquire(task=False)
+        while self.irq_level:
+            await self.handle_irqs()
+        self.release()
 
     # -- system registers ----------------------------------------------------------------------------------------------
 
@@ -177,6 +221,24 @@ class HostCpu:
         """Take a vCPU's state away from the PE for good."""
         self.node.trap.send(self.peer, TRAP.DropContext, vcpu)
 
+    async def save_context(self, vcpu: str) -> ContextState:
+        """Take a vCPU's state away from the PE, to give it to another one."""
+        future: Future[ContextState] = Future(("state of {} from {}", vcpu, self.node_name))
+        self._saved[vcpu] = future
+        self.node.trap.send(self.peer, TRAP.SaveContext, vcpu)
+        return await future
+
+    def on_context(self, *fields: Any) -> None:
+        """TRAP.ContextState from the PE."""
+        future = self._saved.pop(fields[0], None)
+        if future is None:
+            raise ModelError(f"{self.node_name} must give a context only when asked, not {fields[0]!r}")
+        future.set(ContextState._make(fields))
+
+    def restore_context(self, state: ContextState) -> None:
+        """Give the PE a vCPU that another PE had."""
+        self.node.trap.send(self.peer, TRAP.RestoreContext, *state)
+
     async def enter(
         self, vcpu: str, hcr: int, stage2: Any, ich: Any, cntv_ctl: int, cntv_cval: int, resume: Any = 0
     ) -> Exit:
@@ -210,6 +272,7 @@ class HostCpu:
         if future is None or fields[0] != self.vcpu:
             raise ModelError(f"{self.node_name} must exit from {self.vcpu or 'no guest'!r}, not {fields[0]!r}")
         self.vcpu = ""
+        self._resched_sent = False
         future.set(Exit._make((*fields, self.node.now - peer.latency)))
 
     @property

@@ -79,12 +79,12 @@ class Gicv4(Residency):
         return vpeid
 
     def _doorbell_handler(self, vpe: Vpe) -> Any:
-        async def doorbell(_cpu: HostCpu, _intid: int) -> None:
+        async def doorbell(cpu: HostCpu, _intid: int) -> None:
             vpe.pending_last = True
             if not self.v4_1:
                 await self.mask_doorbell(vpe, True)
             if vpe.on_doorbell is not None:
-                vpe.on_doorbell()
+                vpe.on_doorbell(cpu)
 
         return doorbell
 

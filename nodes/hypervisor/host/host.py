@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosim.api import MmioInitiator, ModelError
+from nodes.arch.intid import PPI_HYP_TIMER
 from nodes.hypervisor.host import regs
 from nodes.hypervisor.host.access import together
 from nodes.hypervisor.host.cpu import SGI_RESCHEDULE, HostCpu
@@ -166,8 +167,15 @@ class Host:
         await gic.init_cpus()
         if gic.has_lpis and self._its_bases:
             await self._boot_its()
+        self.request_irq(PPI_HYP_TIMER, self._slice_timer)
+        await gic.enable_ppi(PPI_HYP_TIMER)
         await self.smmu.probe()
         await self.pci.scan()
+
+    @staticmethod
+    async def _slice_timer(cpu: HostCpu, _intid: int) -> None:
+        """The EL2 physical timer of a CPU."""
+        await cpu.slices.expired()
 
     @staticmethod
     async def _reschedule(_cpu: HostCpu, _intid: int) -> None:

@@ -35,6 +35,11 @@ class HostNode(Node):
         """The physical IRQ line of a PE in host context changed."""
         self._cpu(peer).on_irq(level)
 
+    @on(TRAP.ContextState)
+    def trap_context(self, peer: Peer, *fields: Any) -> None:
+        """A PE gives a vCPU's state away."""
+        self._cpu(peer).on_context(*fields)
+
     @on(TRAP.SysregValue)
     def trap_value(self, peer: Peer, tag: int, value: int) -> None:
         """A system-register read is complete."""

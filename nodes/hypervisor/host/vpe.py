@@ -31,7 +31,8 @@ class VmTables:
 class Vpe:
     """One vPE. `home` is the CPU whose Redistributor it is mapped to (Linux's col_idx), `resident` the CPU where
     VPENDBASER names it now; `pending_last` says that a deliverable interrupt waits in its tables; `on_doorbell` is called
-    at EL2 when its doorbell LPI is taken. Whoever moves the vPE or uses registers of its home holds `lock`."""
+    with the CPU that took it at EL2 when its doorbell LPI is taken. Whoever moves the vPE or uses registers of its home
+    holds `lock`."""
 
     def __init__(self, vm: VmTables, vpeid: int, vpt: int, doorbell: int, home: HostCpu) -> None:
         self.vm = vm
@@ -44,7 +45,7 @@ class Vpe:
         self.idai = False
         self.vlpi_count = 0
         self.vsgis: list[VsgiConfig] = [VSGI_OFF] * SGIS
-        self.on_doorbell: Callable[[], None] | None = None
+        self.on_doorbell: Callable[[HostCpu], None] | None = None
         self.groups = 0
         self.committed = True
         self.lock = Lock(f"home of vPE {vpeid:#x}")

@@ -22,7 +22,8 @@ ESR_WNR = 1 << 6
 
 
 class Outcome(NamedTuple):
-    """After an exit: run on (the default), block in WFI, or let the VMM do something first."""
+    """After an exit: run on (the default), block in WFI, or let the VMM do something first; `leave` without any of these:
+    stop, or give the PE away."""
 
     leave: bool = False
     block: bool = False
@@ -117,7 +118,7 @@ async def _hvc(vcpu: Vcpu, left: Exit) -> Outcome:
         vm.node.log("HVC of unknown function: NOT_SUPPORTED", vcpu=vcpu.name, x0=f"{x0:#x}")
     await vcpu.cpu.charge(vm.t_exit_kernel)
     if verdict.action == "on":
-        vm.vcpus[verdict.target].power_on(verdict.entry, verdict.context)
+        vm.vcpus[verdict.target].power_on(verdict.entry, verdict.context, by=vcpu.cpu)
     elif verdict.action == "off":
         vcpu.powered = False
         return STOP

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cosim.api import ModelError
+from cosim.api import ModelError, ms
 from nodes.arch.intid import PPI_MAINTENANCE, PPI_VIRTUAL_TIMER
 
 if TYPE_CHECKING:
@@ -17,20 +17,43 @@ WFI_POLICIES = ("", "trap", "notrap")
 """kvm-arm.wfi_trap_policy: decide by load (the default), always trap, never trap a lone vCPU."""
 
 
+DEFAULT_SLICE = ms(4)
+"""A slice of the host's scheduler; assumed, as CONFIG_HZ = 250 would give."""
+
+
 class Kvm:
     """The module. `v4`: the GICv4 driver if direct injection is enabled (kvm-arm.vgic_v4_enable), else None.
 
+    Args:
+        host: what it runs on.
+        vgic_v4_enable: kvm-arm.vgic_v4_enable.
+        wfi_trap_policy: of `WFI_POLICIES`.
+        t_slice: time slice of vCPUs that share a PE, in ps.
+        t_migrate: how long a vCPU stays on a PE before the host's load balancing moves it to the next; 0: for ever.
+
     Raises:
-        ModelError: an unknown `wfi_trap_policy`.
+        ModelError: an unknown `wfi_trap_policy`, or a time that is not allowed.
     """
 
-    def __init__(self, host: Host, *, vgic_v4_enable: bool, wfi_trap_policy: str = "") -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        vgic_v4_enable: bool,
+        wfi_trap_policy: str = "",
+        t_slice: int = DEFAULT_SLICE,
+        t_migrate: int = 0,
+    ) -> None:
         if wfi_trap_policy not in WFI_POLICIES:
             raise ModelError(f"wfi_trap_policy must be one of {WFI_POLICIES}, not {wfi_trap_policy!r}")
+        if t_slice <= 0 or t_migrate < 0:
+            raise ModelError(f"t_slice must be above 0 ps and t_migrate at least 0, not {t_slice} and {t_migrate}")
         self.host = host
         self.node = host.node
         self.vgic_v4_enable = vgic_v4_enable
         self.wfi_trap_policy = wfi_trap_policy
+        self.t_slice = t_slice
+        self.t_migrate = t_migrate
         self.v4: Gicv4 | None = None
         self.list_registers = 0
         self.ap_words = 0

@@ -1,13 +1,14 @@
 """A vCPU: its thread, KVM_RUN, world switch and exits, WFI, kicks and requests (sheet 7.3, 7.5).
 
-The thread runs on one PE. It holds the PE from vcpu_load to vcpu_put; a blocked vCPU gives it away. In-kernel exits keep the
-vPE resident; an exit to the VMM, a block and RELOAD put it. TWI and TWE are decided at each load and, unlike Linux, at RELOAD
-(sheet 7.3, MODEL): otherwise vCPUs loaded before the guest set nASSGIreq would go on trapping WFI.
+The thread runs on one PE. It holds the PE from vcpu_load to vcpu_put; a blocked vCPU gives it away, and so does one whose
+time slice is over or that is moved to another PE (its architectural state goes from PE to PE, its vPE by VMOVP at the next
+load). In-kernel exits keep the vPE resident; an exit to the VMM, a block, a preemption and RELOAD put it. TWI and TWE are
+decided at each load and, unlike Linux, at RELOAD (sheet 7.3, MODEL): otherwise vCPUs loaded before the guest set nASSGIreq
+would go on trapping WFI.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,8 +51,11 @@ class Vcpu:
         self.powered = False
         self.hcr = HCR_GUEST | HCR_TRAP_WFX
         self.resume: Any = None
+        self.asleep = True
+        self.migrate_at: int | None = None
         self._reload = False
         self._has_context = False
+        self._woken_up = False
         self._changed = Signal(f"{self.name}: power-on or an interrupt")
         irq = vgic.private[PPI_VIRTUAL_TIMER]
         irq.hw, irq.pintid = Hw.MAPPED, PPI_VIRTUAL_TIMER
@@ -62,8 +66,8 @@ class Vcpu:
 
     # -- power, requests, kicks ------------------------------------------------------------------------------------
 
-    def power_on(self, entry: int, context: int) -> None:
-        """Reset the vCPU and let it run from `entry` with x0 = `context` (PSCI CPU_ON, or the boot CPU)."""
+    def power_on(self, entry: int, context: int, *, by: HostCpu | None = None) -> None:
+        """Reset the vCPU and let it run from `entry` with x0 = `context` (PSCI CPU_ON by a vCPU on `by`, or the boot CPU)."""
         self.drop_context()
         vm = self.vm
         params = {**vm.params, "entry": entry, "x0": context}
@@ -73,7 +77,7 @@ class Vcpu:
         self.timer.ctl = self.timer.cval = 0
         self.resume = None
         self.powered = True
-        self.wake()
+        self.wake(by)
 
     def drop_context(self) -> None:
         """Take its architectural state off the PE."""
@@ -85,13 +89,15 @@ class Vcpu:
         """KVM_REQ_RELOAD_GICv4."""
         self._reload = True
 
-    def wake(self) -> None:
-        """Make a blocked or powered-off vCPU look again."""
+    def wake(self, by: HostCpu | None = None) -> None:
+        """Make a blocked or powered-off vCPU look again; whoever runs on its PE meanwhile must let it. `by`: PE of the waker."""
         self._changed.notify()
+        if by is not None and self.asleep:
+            self.cpu.request_resched(by)
 
-    def doorbell(self) -> None:
-        """The host took this vPE's doorbell: `vpe.pending_last` is set."""
-        self.wake()
+    def doorbell(self, cpu: HostCpu) -> None:
+        """The host took this vPE's doorbell on `cpu`: `vpe.pending_last` is set."""
+        self.wake(cpu)
 
     def timer_fired(self) -> None:
         """Physical PPI 27 was taken at EL2 while this vCPU is loaded."""
@@ -105,26 +111,63 @@ class Vcpu:
             if not self.powered:
                 await self._changed.wait()
                 continue
-            async with self.cpu:
-                handler = await self._run()
-                if handler is not None:
-                    await handler()
-                    continue
-            if self.powered and not self.vm.stopping:
+            woken, self.asleep = self.asleep, False
+            await self._migrate()
+            await self.cpu.acquire(woken=woken)
+            blocked = await self._run()
+            # No await between the last look at what is pending and `asleep`: a kick in between would be lost.
+            self.asleep = blocked or not self.powered
+            self.cpu.release()
+            if blocked and self.powered and not self.vm.stopping:
                 await self._block()
 
-    async def _run(self) -> Callable[[], Any] | None:
-        """One KVM_RUN on the held PE, from load to put: what the VMM must do, or None to block (or stop)."""
-        outcome: exits.Outcome = exits.Outcome()
-        await self._load()
-        while not outcome.leave and await self._prepare():
-            outcome = await self._enter()
-        await self._put(need_db=outcome.block)
-        return outcome.vmm
+    async def _run(self) -> bool:
+        """On the held PE: KVM_RUN and what the VMM does between two of them, until the vCPU blocks (True), stops, or must
+        give the PE away."""
+        if self._woken_up:
+            self._woken_up = False
+            await self.cpu.charge(self.vm.t_wakeup)
+        while self._stays:
+            outcome: exits.Outcome = exits.Outcome()
+            await self._load()
+            while not outcome.leave and await self._prepare():
+                outcome = await self._enter()
+            await self._put(need_db=outcome.block)
+            if outcome.vmm is not None:
+                await outcome.vmm()
+            elif outcome.leave:
+                return outcome.block
+        return False
+
+    @property
+    def _stays(self) -> bool:
+        """Whether it may run on here: neither stopped nor preempted nor due to move."""
+        return self.powered and not self.vm.stopping and not self.cpu.must_yield and not self._must_move
+
+    @property
+    def _must_move(self) -> bool:
+        return self.migrate_at is not None and self.vm.node.now >= self.migrate_at
+
+    async def _migrate(self) -> None:
+        """Move to the next PE when it is time (load balancing): state, and alarm; the vPE follows at the next load."""
+        kvm, node = self.vm.kvm, self.vm.node
+        if not kvm.t_migrate or len(kvm.host.cpus) < 2:
+            return
+        if self._must_move and self._has_context:
+            state = await self.cpu.save_context(self.name)
+            self.cpu = kvm.host.cpus[(self.cpu.index + 1) % len(kvm.host.cpus)]
+            self.cpu.restore_context(state)
+            node.count["vcpu_migrations"] += 1
+            self.migrate_at = None
+        if self.migrate_at is None:
+            self.migrate_at = node.now + kvm.t_migrate
 
     async def _load(self) -> None:
-        self.vm.kvm.loaded[self.cpu.index] = self
+        vm = self.vm
+        vm.kvm.loaded[self.cpu.index] = self
         self._decide_wfx()
+        end = vm.node.now + vm.kvm.t_slice if self.cpu.contended else None
+        self.cpu.slices.start(end, self.migrate_at)
         if self.timer.level(self.vm.node.now):
             self.vm.vgic.set_line(self.timer_irq, True)
         if self.vm.v4 is not None:
@@ -132,7 +175,8 @@ class Vcpu:
             await self.vm.v4.driver.make_resident(self.cpu, self.vgic.vpe, g0en=False, g1en=self.vm.vgic.enabled)
 
     async def _put(self, *, need_db: bool) -> None:
-        if self.timer.level(self.vm.node.now) and not self.vm.kvm.timer_active.get(self.cpu.index):
+        self.cpu.slices.cancel()
+        if self.timer.level(self.vm.node.now):
             await self.cpu.write_sysreg("CNTV_CTL_EL0", 0)
         if self.vm.v4 is not None:
             await self.vm.v4.driver.make_nonresident(self.cpu, self.vgic.vpe, need_db=need_db)
@@ -152,10 +196,10 @@ class Vcpu:
     # -- in and out of the guest -----------------------------------------------------------------------------------
 
     async def _prepare(self) -> bool:
-        """Everything that may not be outstanding at entry; False: the vCPU must not run. No await separates the last look
-        from the entry."""
+        """Everything that may not be outstanding at entry; False: the vCPU must not run, or not here. No await separates the
+        last look from the entry."""
         vm = self.vm
-        while self.powered and not vm.stopping:
+        while self._stays:
             if vm.halted:
                 await vm.resumed.wait()
             elif self._reload:
@@ -232,6 +276,7 @@ class Vcpu:
         alarm = None
         if deadline is not None:
             alarm = node.after(max(deadline - node.now, 0), self._alarm)
+            self.cpu.slices.alarms[self.name] = deadline
         slept = False
         while not self.runnable:
             slept = True
@@ -245,9 +290,10 @@ class Vcpu:
                 await self._changed.wait()
         if alarm is not None:
             node.cancel(alarm)
+            self.cpu.slices.alarms.pop(self.name, None)
         if slept and not self.vm.stopping:
             node.count["wakeups"] += 1
-            await node.sleep(self.vm.t_wakeup)
+            self._woken_up = True
 
     def _alarm(self) -> None:
         """The background timer of a blocked vCPU."""

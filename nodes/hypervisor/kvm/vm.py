@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nodes.hypervisor.kvm.kvm import Kvm
 
 Range = tuple[int, int, int]
+MAX_VCPUS = 512
+"""KVM_MAX_VCPUS of arm64 with a GICv3."""
 
 
 def vmpidr(index: int) -> int:
@@ -36,7 +38,7 @@ class Vm:
     Args:
         kvm: the host's.
         name: unique over the guests of a run ("guest0").
-        vcpus: how many; vCPU n runs on PE n.
+        vcpus: how many; vCPU n begins on PE n modulo their number.
         program, args, params: what the guest runs (nodes/software), its command line and parameters.
         ram: (ipa, size, pa).
         gic: IPAs of (GICD, GICR of vCPU 0, GITS).
@@ -44,7 +46,7 @@ class Vm:
         frequency: of CNTVCT in Hz.
 
     Raises:
-        ModelError: more vCPUs than PEs (over-commit is not modelled).
+        ModelError: more vCPUs than KVM_MAX_VCPUS, or none.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class Vm:
         gic: tuple[int, int, int], times: tuple[int, int, int], frequency: int,
     ) -> None:  # fmt: skip
         host = kvm.host
-        if not 1 <= vcpus <= len(host.cpus):
-            raise ModelError(f"vcpus must be in 1..{len(host.cpus)} (one PE for each), not {vcpus}")
+        if not 1 <= vcpus <= MAX_VCPUS:
+            raise ModelError(f"vcpus must be in 1..{MAX_VCPUS}, not {vcpus}")
         self.kvm = kvm
         self.node = host.node
         self.name = name
@@ -72,7 +74,7 @@ class Vm:
         gicd, gicr, gits = gic
         self.vits = VirtualIts(gits, self.vgic, self.memory, self.v4, self.node.count, self.node.log)
         self.frames = GicFrames(self.vgic, self.vits, gicd, gicr, self.v4, self.node.count, self.node.log)
-        self.vcpus = [Vcpu(self, n, host.cpus[n], self.vgic.cpus[n], frequency) for n in range(vcpus)]
+        self.vcpus = [Vcpu(self, n, host.cpus[n % len(host.cpus)], self.vgic.cpus[n], frequency) for n in range(vcpus)]
         self.stopping = False
         self.stop_reason = ""
         self.halted = False
@@ -120,7 +122,7 @@ class Vm:
     def kick(self, cpu: HostCpu, vcpus: Iterable[Vcpu]) -> None:
         """Make vCPUs look at their requests: an IPI from `cpu` to those in the guest, a wake-up to those that sleep."""
         for vcpu in vcpus:
-            vcpu.wake()
+            vcpu.wake(cpu)
             if vcpu.mode is Mode.IN_GUEST:
                 vcpu.mode = Mode.EXITING
                 self.node.count["kicks"] += 1
@@ -138,7 +140,7 @@ class Vm:
         self.halted = True
         inside = [vcpu for vcpu in self.vcpus if vcpu.mode is not Mode.OUTSIDE]
         if inside:
-            sender = next(v.cpu for v in self.vcpus if v.mode is Mode.OUTSIDE and v.cpu.held)
+            sender = next(v.cpu for v in self.vcpus if v.cpu.held and not v.cpu.in_guest)
             self.kick(sender, inside)
         while any(vcpu.mode is not Mode.OUTSIDE for vcpu in self.vcpus):
             await self.exited.wait()
