@@ -258,12 +258,13 @@ class Rig:
         version: str = "4.1",
         its_params: dict[str, Any] | None = None,
         memory_latency: Span = ns(40),
+        params: dict[str, Any] | None = None,
     ) -> None:
         self.bench = bench = Bench()
         self.version = version
         stride = 0x2_0000 if version == "3" else 0x4_0000
-        params = {"mpidrs": [0x8100_0000 | n << 16 for n in range(pes)], "its": ITS_BASES}
-        self.node = bench.add("hypervisor", HostUnderTest, params)
+        mpidrs = [0x8100_0000 | n << 16 for n in range(pes)]
+        self.node = bench.add("hypervisor", HostUnderTest, {"mpidrs": mpidrs, "its": ITS_BASES, **(params or {})})
         self.memory = bench.add("memory", Memory)
         self.gicd = bench.add("distributor", Gicd)
         self.smmu = bench.add("smmu0", Smmu)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cosim.api import DECERR, SLVERR, BusFault, ms, us
+from cosim.api import DECERR, SLVERR, BusFault, ModelError, ms, us
 from nodes.hypervisor.host.host import Host
 from nodes.hypervisor.host.vfio import VfioDevice
 from nodes.smmute.model import Smmute
-from tests.machine.host_rig import HostUnderTest
+from tests.machine.host_rig import HostUnderTest, Rig
 from tests.machine.kvm_rig import GICR, Machine
 
 NAME = "0000:08:00.1"
@@ -70,27 +70,50 @@ def test_boot_makes_no_block_complain(version: str) -> None:
 
 
 def test_a_refused_stream_is_reported_through_its_spi() -> None:
-    """DMA of a function that nobody attached is terminated; the SMMU's edge SPI makes the host print the event, each time."""
+    """DMA of a function that nobody attached is terminated (no level-2 stream table); the SPI makes the host print it."""
     machine = HostMachine()
     for n in range(1, 3):
         with pytest.raises(BusFault) as fault:
             machine.call(machine.smmute.dma0.write64(GUEST_IPA, 1), "smmute")
         assert fault.value.status in (SLVERR, DECERR)
-        assert machine.text().count("event 0x04 received:") == n
+        assert machine.text().count("event 0x02 received:") == n
         assert machine.hypervisor.count["smmu_irqs"] == n
     assert machine.host.smmu.events[0][0] >> 32 == 0x3_0800
 
 
-def test_an_attached_stream_translates_and_faults_outside() -> None:
-    """IOVA = IPA inside guest RAM reaches the guest's physical memory; outside it event 0x10 names the address."""
-    machine = HostMachine()
-    machine.opened()
+@pytest.mark.parametrize("stage", [1, 2])
+def test_an_attached_stream_translates_and_faults_outside(stage: int) -> None:
+    """IOVA = IPA inside guest RAM reaches the guest's physical memory; outside it event 0x10 names address and stage."""
+    machine = HostMachine(smmu_stage=stage)
+    device = machine.opened()
     machine.call(machine.smmute.dma1.write64(GUEST_IPA + 0x1238, 0x1122_3344), "smmute")
     assert machine.call(machine.host.bus.read64(GUEST_PA + 0x1238)) == 0x1122_3344
     with pytest.raises(BusFault):
         machine.call(machine.smmute.dma1.read64(0x7000_1000), "smmute")
     assert "event 0x10 received:" in machine.text()
-    assert machine.host.smmu.events[-1][2] == 0x7000_1000
+    event = machine.host.smmu.events[-1]
+    assert event == (
+        0x10 | 0x3_0801 << 32,
+        1 << 35 | 2 << 40 | (stage == 2) << 39,
+        0x7000_1000,
+        0x7000_1000 if stage == 2 else 0,
+    )
+    assert [f"\t{word:#018x}" in machine.text() for word in event] == [True] * 4
+    machine.call(device.close())
+    with pytest.raises(BusFault):
+        machine.call(machine.smmute.dma1.read64(GUEST_IPA), "smmute")
+    assert machine.host.smmu.events[-1][0] & 0xFF == 0x04
+    machine.call(machine.host.shutdown())
+    assert [a.owner for a in machine.host.memory.in_use() if a.owner.startswith("iommu")] == []
+
+
+def test_stage_1_needs_an_smmu_that_has_it() -> None:
+    """The host says which stage is missing, and the SMMU's double has no stage 1."""
+    with pytest.raises(ModelError, match="must have stage 1"):
+        Rig(params={"smmu_stage": 1}).boot()
+    with pytest.raises(ModelError, match="smmu_stage must be 1 or 2"):
+        Rig(params={"smmu_stage": 3}).boot()
+
 
 
 def test_an_msi_becomes_a_host_lpi() -> None:

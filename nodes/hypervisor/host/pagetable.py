@@ -1,10 +1,11 @@
-"""Stage-2 translation tables in simulated memory (VMSAv8-64, 4 KiB granule, 48-bit IPA; Linux io-pgtable-arm.c).
+"""Translation tables of both stages in simulated memory (VMSAv8-64, 4 KiB granule, 48 bits; Linux io-pgtable-arm.c).
 
 Four levels from level 0; 1 GiB and 2 MiB blocks where IPA, PA and size allow, else 4 KiB pages.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from cosim.api import MmioInitiator, ModelError
@@ -15,18 +16,25 @@ DESC_TABLE = 0b11
 DESC_BLOCK = 0b01
 DESC_PAGE = 0b11
 S2AP_READ, S2AP_WRITE = 1 << 6, 1 << 7
+AP_UNPRIVILEGED, AP_READ_ONLY, NOT_GLOBAL = 1 << 6, 1 << 7, 1 << 11
 SH_INNER = 3 << 8
 AF = 1 << 10
 MEMATTR_NORMAL_WB = 0xF << 2
 MEMATTR_DEVICE = 0x1 << 2
+ATTR_NORMAL, ATTR_DEVICE = 1 << 2, 2 << 2
+"""Indices into `MAIR`."""
+MAIR = 0x44 | 0xFF << 8 | 0x04 << 16
+"""Memory attributes of stage 1, as io-pgtable-arm has them: non-cacheable, write-back, Device-nGnRE."""
 
 LEVEL_SHIFT = (39, 30, 21, 12)
 LEAF_LEVELS = (1, 2, 3)
 IPA_BITS = 48
 
 
-class Stage2:
-    """One translation: `root` is the physical address of its level-0 table (VTTBR or STE.S2TTB)."""
+class Tables(ABC):
+    """One translation: `root` is the physical address of its level-0 table."""
+
+    stage = 0
 
     def __init__(self, bus: MmioInitiator, memory: Allocator, owner: str) -> None:
         self._bus = bus
@@ -50,16 +58,20 @@ class Stage2:
         """
         if (ipa | size | pa) % PAGE or size <= 0 or (ipa + size) >> IPA_BITS:
             raise ModelError(
-                f"a stage-2 mapping must be whole 4 KiB pages below {1 << IPA_BITS:#x}, not {ipa:#x}+{size:#x} -> {pa:#x}"
+                f"a stage-{self.stage} mapping must be whole 4 KiB pages below {1 << IPA_BITS:#x}, "
+                f"not {ipa:#x}+{size:#x} -> {pa:#x}"
             )
-        attributes = AF | S2AP_READ | (S2AP_WRITE if write else 0)
-        attributes |= MEMATTR_DEVICE if device else MEMATTR_NORMAL_WB | SH_INNER
+        attributes = self.attributes(device, write)
         while size:
             level = next(n for n in LEAF_LEVELS if self._fits(n, ipa, size, pa))
             span = 1 << LEVEL_SHIFT[level]
             kind = DESC_PAGE if level == 3 else DESC_BLOCK
             self._set(self._walk(ipa, level), level, ipa, pa | attributes | kind)
             ipa, pa, size = ipa + span, pa + span, size - span
+
+    @abstractmethod
+    def attributes(self, device: bool, write: bool) -> int:
+        """Attribute bits of a leaf."""
 
     @staticmethod
     def _fits(level: int, ipa: int, size: int, pa: int) -> bool:
@@ -99,6 +111,28 @@ class Stage2:
             self._memory.free(table)
         self._tables.clear()
         self._fresh.clear()
+
+
+class Stage2(Tables):
+    """Stage 2: `root` is for VTTBR or STE.S2TTB."""
+
+    stage = 2
+
+    def attributes(self, device: bool, write: bool) -> int:
+        """S2AP, MemAttr and shareability."""
+        access = S2AP_READ | (S2AP_WRITE if write else 0)
+        return AF | access | (MEMATTR_DEVICE if device else MEMATTR_NORMAL_WB | SH_INNER)
+
+
+class Stage1(Tables):
+    """Stage 1, for devices: `root` is for CD.TTB0; pages of one ASID that unprivileged accesses may use."""
+
+    stage = 1
+
+    def attributes(self, device: bool, write: bool) -> int:
+        """AP, AttrIndx and shareability."""
+        access = AP_UNPRIVILEGED | (0 if write else AP_READ_ONLY)
+        return AF | NOT_GLOBAL | access | (ATTR_DEVICE if device else ATTR_NORMAL | SH_INNER)
 
 
 def _runs(indices: list[int]) -> Iterator[tuple[int, int]]:

@@ -128,6 +128,7 @@ CR0_CMDQEN = 1 << 3
 IRQ_GERROR = 1 << 0
 IRQ_EVENTQ = 1 << 2
 IDR0_S2P = 1 << 0
+IDR0_S1P = 1 << 1
 QUEUE_RA = 1 << 62
 
 

@@ -1,4 +1,7 @@
-"""The SMMUv3 driver (Linux arm-smmu-v3.c): linear stream table, command and event queue, stage-2 domains (sheet 12)."""
+"""The SMMUv3 driver (Linux arm-smmu-v3.c): stream table, command and event queue, domains of stage 1 or 2 (sheet 12).
+
+The stream table has two levels where the SMMU offers them; a level-2 table comes with the first device that needs it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING
 from cosim.api import Lock, ModelError, ns
 from nodes.hypervisor.host import regs
 from nodes.hypervisor.host.access import poll, read_all
-from nodes.hypervisor.host.pagetable import IPA_BITS, Stage2
+from nodes.hypervisor.host.pagetable import IPA_BITS, MAIR, Stage1, Stage2
 from nodes.hypervisor.host.regs import field
 
 if TYPE_CHECKING:
@@ -22,13 +25,23 @@ SPI_EVENTQ, SPI_GERROR = 260, 262
 
 CMD_CFGI_STE = 0x03
 CMD_CFGI_ALL = 0x04
+CMD_CFGI_CD = 0x05
+CMD_TLBI_NH_ASID = 0x11
 CMD_TLBI_S12_VMALL = 0x28
 CMD_TLBI_NSNH_ALL = 0x30
 CMD_SYNC = 0x46
 CMDQ_ERRORS = {0: "No error", 1: "Illegal command", 2: "Abort on command fetch", 3: "ATC invalidate timeout"}
 
 STE_VALID = 1 << 0
-STE_S2_ONLY = 6 << 1
+STE_S1_ONLY, STE_S2_ONLY = 5 << 1, 6 << 1
+STE1_S1_WRITE_BACK_INNER = 1 << 2 | 1 << 4 | 3 << 6
+"""STE.S1CIR, S1COR: write-back; S1CSH: inner."""
+CD_SIZE = 64
+CD_VALID, CD_AA64, CD_RECORD, CD_ABORT, CD_ASET = 1 << 31, 1 << 41, 1 << 45, 1 << 46, 1 << 47
+CD_EPD1 = 1 << 30
+STRTAB_SPLIT = 8
+STRTAB_2LEVEL = 1 << 16
+L1_DESC_SIZE = 8
 STE1_SHCFG_INCOMING = 1 << 44
 CR1_CACHED = 0b11_01_01_11_01_01
 """Queues and tables: inner shareable, write-back (CR1.{TABLE,QUEUE}_{SH,OC,IC})."""
@@ -42,6 +55,16 @@ def cmd_cfgi_ste(sid: int) -> bytes:
 def cmd_cfgi_all() -> bytes:
     """CMD_CFGI_ALL."""
     return _words(CMD_CFGI_ALL, 31)
+
+
+def cmd_cfgi_cd(sid: int) -> bytes:
+    """CMD_CFGI_CD of a stream's only context, Leaf = 1."""
+    return _words(CMD_CFGI_CD | sid << 32, 1)
+
+
+def cmd_tlbi_asid(asid: int) -> bytes:
+    """CMD_TLBI_NH_ASID, VMID 0."""
+    return _words(CMD_TLBI_NH_ASID | asid << 48, 0)
 
 
 def cmd_tlbi_vmid(vmid: int) -> bytes:
@@ -69,17 +92,39 @@ def ste_stage2(vmid: int, root: int, oas: int) -> list[int]:
     return [STE_VALID | STE_S2_ONLY, STE1_SHCFG_INCOMING, word2, root, 0, 0, 0, 0]
 
 
+def ste_stage1(contexts: int) -> list[int]:
+    """The eight words of an STE that translates by stage 1 only, with one context descriptor and no substreams."""
+    return [STE_VALID | STE_S1_ONLY | contexts, STE1_S1_WRITE_BACK_INNER | STE1_SHCFG_INCOMING, 0, 0, 0, 0, 0, 0]
+
+
+def cd_lower(asid: int, root: int, oas: int) -> list[int]:
+    """The eight words of a CD: 48-bit addresses by TTB0 with 4 KiB pages, the upper half disabled, faults recorded."""
+    word0 = 64 - IPA_BITS | 1 << 8 | 1 << 10 | 3 << 12  # T0SZ, TG0 4 KiB, IR0, OR0: write-back, SH0: inner
+    word0 |= CD_EPD1 | CD_VALID | oas << 32 | CD_AA64 | CD_RECORD | CD_ABORT | CD_ASET | asid << 48
+    return [word0, root, 0, MAIR, 0, 0, 0, 0]
+
+
 def _words(*words: int) -> bytes:
     return b"".join(word.to_bytes(8, "little") for word in words)
 
 
 class Domain:
-    """A translation that devices are attached to: VMID, stage-2 tables, the StreamIDs that use it."""
+    """A translation that devices are attached to: its tables, their number (ASID of stage 1, VMID of stage 2), the StreamIDs
+    that use it."""
 
-    def __init__(self, vmid: int, tables: Stage2) -> None:
-        self.vmid = vmid
+    def __init__(self, number: int, tables: Stage1 | Stage2) -> None:
+        self.number = number
         self.tables = tables
         self.streams: list[int] = []
+
+    @property
+    def vmid(self) -> int:
+        """VMID of a stage-2 domain; 0 of one of stage 1."""
+        return self.number if isinstance(self.tables, Stage2) else 0
+
+    def flush(self) -> bytes:
+        """The command that drops what is cached of it."""
+        return cmd_tlbi_vmid(self.number) if isinstance(self.tables, Stage2) else cmd_tlbi_asid(self.number)
 
 
 class SmmuDriver:
@@ -91,8 +136,14 @@ class SmmuDriver:
         self.name = "arm-smmu-v3 arm-smmu-v3.0.auto"
         self.log2_streams = 0
         self.oas = 5
+        self.stage: int = host.node.params.get("smmu_stage", 2)
+        if self.stage not in (1, 2):
+            raise ModelError(f"smmu_stage must be 1 or 2, not {self.stage!r}")
         self.events: list[tuple[int, int, int, int]] = []
         self._strtab = 0
+        self._two_level = False
+        self._level2: dict[int, int] = {}
+        self._contexts: dict[int, int] = {}
         self._cmdq = 0
         self._eventq = 0
         self._prod = 0
@@ -100,7 +151,7 @@ class SmmuDriver:
         self._overflow = 0
         self._lock = Lock("command queue of the SMMU")
         self._cr0 = 0
-        self._vmids: set[int] = set()
+        self._numbers: set[int] = set()
 
     # -- bring-up ------------------------------------------------------------------------------------------------------
 
@@ -108,14 +159,14 @@ class SmmuDriver:
         """Reset the SMMU, give it tables and queues, enable it with an empty stream table: every stream is refused.
 
         Raises:
-            ModelError: it has no stage 2.
+            ModelError: it doesn't have the stage that devices are to be attached by.
         """
         host, bus, base = self.host, self.host.bus, self.base
         idr0, idr1, idr5 = await read_all(
             bus, [(base + r, 4) for r in (regs.SMMU_IDR0, regs.SMMU_IDR1, regs.SMMU_IDR5)]
         )
-        if not idr0 & regs.IDR0_S2P:
-            raise ModelError(f"the SMMU at {base:#x} must have stage 2 (SMMU_IDR0.S2P); IDR0 = {idr0:#x}")
+        if not idr0 & (regs.IDR0_S2P if self.stage == 2 else regs.IDR0_S1P):
+            raise ModelError(f"the SMMU at {base:#x} must have stage {self.stage} (smmu_stage); IDR0 = {idr0:#x}")
         sid_bits = field(idr1, 5, 0)
         needed = (host.pci.stream_id(0xFFFF)).bit_length()
         if needed > sid_bits:
@@ -128,10 +179,7 @@ class SmmuDriver:
         await self._set_cr0(0)
         bus.post32(base + regs.SMMU_CR1, CR1_CACHED)
         bus.post32(base + regs.SMMU_CR2, 0b110)  # PTM, RECINVSID
-        size = STE_SIZE << self.log2_streams
-        self._strtab = host.memory.alloc(size, size, "smmu")
-        bus.post64(base + regs.SMMU_STRTAB_BASE, self._strtab | regs.QUEUE_RA)
-        bus.post32(base + regs.SMMU_STRTAB_BASE_CFG, self.log2_streams)
+        self._make_stream_table(bool(field(idr0, 28, 27)))
         self._cmdq = host.memory.alloc(CMD_SIZE << CMDQ_LOG2, 4096, "smmu")
         bus.post64(base + regs.SMMU_CMDQ_BASE, self._cmdq | regs.QUEUE_RA | CMDQ_LOG2)
         bus.post32(base + regs.SMMU_CMDQ_PROD, 0)
@@ -145,6 +193,26 @@ class SmmuDriver:
         await self._set_cr0(regs.CR0_CMDQEN | regs.CR0_EVENTQEN)
         await self._enable_irqs()
         await self._set_cr0(regs.CR0_CMDQEN | regs.CR0_EVENTQEN | regs.CR0_SMMUEN)
+
+    def _make_stream_table(self, two_level: bool) -> None:
+        bus, base, log2 = self.host.bus, self.base, self.log2_streams
+        self._two_level = two_level and log2 > STRTAB_SPLIT
+        size = L1_DESC_SIZE << log2 - STRTAB_SPLIT if self._two_level else STE_SIZE << log2
+        self._strtab = self.host.memory.alloc(size, size, "smmu")
+        bus.post64(base + regs.SMMU_STRTAB_BASE, self._strtab | regs.QUEUE_RA)
+        form = STRTAB_2LEVEL | STRTAB_SPLIT << 6 if self._two_level else 0
+        bus.post32(base + regs.SMMU_STRTAB_BASE_CFG, form | log2)
+
+    def ste_address(self, sid: int) -> int:
+        """Physical address of a stream's table entry; makes its level-2 table if there is none yet."""
+        if not self._two_level:
+            return self._strtab + sid * STE_SIZE
+        index, inside = sid >> STRTAB_SPLIT, sid & (1 << STRTAB_SPLIT) - 1
+        if index not in self._level2:
+            size = STE_SIZE << STRTAB_SPLIT
+            table = self._level2[index] = self.host.memory.alloc(size, size, "smmu")
+            self.host.bus.post64(self._strtab + index * L1_DESC_SIZE, table | STRTAB_SPLIT + 1)
+        return self._level2[index] + inside * STE_SIZE
 
     async def _enable_irqs(self) -> None:
         host, base = self.host, self.base
@@ -206,13 +274,15 @@ class SmmuDriver:
     # -- domains -------------------------------------------------------------------------------------------------------
 
     def domain(self) -> Domain:
-        """A new, empty stage-2 domain."""
-        vmid = next(n for n in range(1, 1 << 16) if n not in self._vmids)
-        self._vmids.add(vmid)
-        return Domain(vmid, Stage2(self.host.bus, self.host.memory, f"iommu domain {vmid}"))
+        """A new, empty domain of the stage that this host uses."""
+        number = next(n for n in range(1, 1 << 16) if n not in self._numbers)
+        self._numbers.add(number)
+        make = Stage2 if self.stage == 2 else Stage1
+        return Domain(number, make(self.host.bus, self.host.memory, f"iommu domain {number}"))
 
     async def attach(self, domain: Domain, sid: int) -> None:
-        """Translate a stream by the domain: tables first, then the STE (its Valid word last), then the invalidations.
+        """Translate a stream by the domain: tables first, for stage 1 the context next, then the STE (its Valid word last), then
+        the invalidations.
 
         Raises:
             ModelError: the StreamID is beyond the stream table.
@@ -221,23 +291,35 @@ class SmmuDriver:
             raise ModelError(f"StreamID must have {self.log2_streams} bits, not {sid:#x}")
         bus = self.host.bus
         domain.tables.sync()
-        ste = self._strtab + sid * STE_SIZE
-        words = ste_stage2(domain.vmid, domain.tables.root, self.oas)
+        if isinstance(domain.tables, Stage1):
+            contexts = self._contexts[sid] = self.host.memory.alloc(CD_SIZE, CD_SIZE, "iommu context")
+            context = cd_lower(domain.number, domain.tables.root, self.oas)
+            bus.post_block(contexts + 8, _words(*context[1:]))
+            bus.post64(contexts, context[0])
+            await self.run([cmd_cfgi_cd(sid)])
+            words = ste_stage1(contexts)
+        else:
+            words = ste_stage2(domain.vmid, domain.tables.root, self.oas)
+        ste = self.ste_address(sid)
         bus.post_block(ste + 8, _words(*words[1:]))
         bus.post64(ste, words[0])
         domain.streams.append(sid)
-        await self.run([cmd_cfgi_ste(sid), cmd_tlbi_vmid(domain.vmid)])
+        await self.run([cmd_cfgi_ste(sid), domain.flush()])
 
     async def detach(self, domain: Domain, sid: int) -> None:
         """Refuse a stream again: its STE is made invalid."""
-        self.host.bus.post64(self._strtab + sid * STE_SIZE, 0)
+        self.host.bus.post64(self.ste_address(sid), 0)
         domain.streams.remove(sid)
-        await self.run([cmd_cfgi_ste(sid), cmd_tlbi_vmid(domain.vmid)])
+        contexts = self._contexts.pop(sid, None)
+        gone = [cmd_cfgi_ste(sid)] + ([cmd_cfgi_cd(sid)] if contexts is not None else [])
+        await self.run([*gone, domain.flush()])
+        if contexts is not None:
+            self.host.memory.free(contexts)
 
     async def flush(self, domain: Domain) -> None:
-        """Make later `Stage2.map` calls of an attached domain visible."""
+        """Make later `map` calls on an attached domain's tables visible."""
         domain.tables.sync()
-        await self.run([cmd_tlbi_vmid(domain.vmid)])
+        await self.run([domain.flush()])
 
     def free(self, domain: Domain) -> None:
         """Free a domain that no stream uses.
@@ -248,7 +330,7 @@ class SmmuDriver:
         if domain.streams:
             raise ModelError(f"a domain must have no streams to be freed; it has {', '.join(map(hex, domain.streams))}")
         domain.tables.free()
-        self._vmids.discard(domain.vmid)
+        self._numbers.discard(domain.number)
 
     # -- interrupts ----------------------------------------------------------------------------------------------------
 
