@@ -94,7 +94,7 @@ def test_an_attached_stream_translates_and_faults_outside(stage: int) -> None:
     event = machine.host.smmu.events[-1]
     assert event == (
         0x10 | 0x3_0801 << 32,
-        1 << 35 | 2 << 40 | (stage == 2) << 39,
+        1 << 33 | 1 << 35 | 2 << 40 | (stage == 2) << 39,
         0x7000_1000,
         0x7000_1000 if stage == 2 else 0,
     )
