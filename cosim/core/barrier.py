@@ -213,13 +213,13 @@ class Barrier:
         if until < 0:
             raise ValueError(f"until must be >= 0 ps, not {until}")
         self._between = between
-        self._until = until
+        self._caps = [until] * n
         self._names = tuple(names) or tuple(str(w) for w in range(n))
         self._slots = [_Slot() for _ in range(n)]
         self._joining = n
         self._running: set[int] = set()
         self._order: list[tuple[int, int]] = []  # finite (base, worker), earliest first: idle ones cost nothing
-        self._due: set[int] = set()  # waiting, with work before `until`
+        self._due: set[int] = set()  # waiting, with work before their caps (`until`)
         self._check: set[int] = set()  # those of them that may run for all that is known
         self._watch: list[set[int]] = [set() for _ in range(n)]  # by limiter: those found blocked by its base
 
@@ -272,8 +272,11 @@ class Barrier:
                 assert limiter is not None, "a bound at or below a need before `until` is somebody's"
                 self._watch[limiter].add(w)
         self._check.clear()
-        assert self._running or not self._due or self._lost(), "liveness: the least need is always below its bound"
+        self._assert_live()
         return granted
+
+    def _assert_live(self) -> None:
+        assert self._running or not self._due or self._lost(), "liveness: the least need is always below its bound"
 
     def lost(self, w: int) -> None:
         """Worker w died: no grant goes to it any more; what it could have said still bounds the others."""
@@ -366,7 +369,7 @@ class Barrier:
             slot.base = base
             self._check.update(self._watch[w] & self._due)
             self._watch[w].clear()
-        if slot.state is _WAITING and slot.need() < self._until:
+        if slot.state is _WAITING and slot.need() < self._caps[w]:
             self._due.add(w)
             self._check.add(w)
         else:
@@ -379,7 +382,7 @@ class Barrier:
         Later bases cannot lower a bound that they do not lie below, so the scan ends early. It also ends when
         the bound has come down to `need`: that worker will not be granted, and the figure no longer matters.
         """
-        bound, limiter = self._until, None
+        bound, limiter = self._caps[w], None
         for base, j in self._order:
             if base >= bound or bound <= need:
                 break
@@ -409,7 +412,7 @@ class Barrier:
         base = distance = NEVER
         if slot.state is _WAITING:
             bound, limiter = self._bound(w)
-            state = "idle" if need >= self._until else "ready" if need < bound else "blocked"
+            state = "idle" if need >= self._caps[w] else "ready" if need < bound else "blocked"
             if self._joining and state != "idle":
                 joining = [v for v, other in enumerate(self._slots) if other.state is State.JOINING]
                 state, limiter, bound, base, distance = "blocked", joining[0], 0, 0, 0

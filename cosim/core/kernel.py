@@ -117,11 +117,11 @@ class Kernel:
         self.off: set[int] = set()
         self.now = 0
         self.stop = 0
-        self.messages = 0
         self.events = 0
         self.end_time = 0
         self.current: Hosted | None = None
         self._links = links
+        self.sent = {number: 0 for number, end in links.items() if end.src in self.nodes}
         self._reactions = reactions
         self._returns = returns
         self._heap: list[Entry] = []
@@ -132,6 +132,18 @@ class Kernel:
         self._promised = {node.id: 0 for node in self._promising}
         self._floor = 0
         self._steps = {node.id: (-1, 0) for node in nodes}
+
+    @property
+    def messages(self) -> int:
+        """Messages sent so far by the nodes of this worker; `sent` has them by link."""
+        return sum(self.sent.values())
+
+    def work(self) -> list[tuple[int, int]]:
+        """(node id, events so far): messages delivered and timers set, as what a placement weighs."""
+        made = dict(self._seq)  # numbers of messages and timers
+        for link, count in self.sent.items():
+            made[self._links[link].src] -= count
+        return [(node, digest.count + made[node]) for node, digest in self.digests.items()]
 
     # -- called by nodes, during an event ------------------------------------------------------------------------------
 
@@ -166,7 +178,7 @@ class Kernel:
             )
         seq = self._seq[src]
         self._seq[src] = seq + 1
-        self.messages += 1
+        self.sent[link] += 1
         dst = end.dst
         if end.worker == self.worker:
             if dst not in self.off:
