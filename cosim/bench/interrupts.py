@@ -1,0 +1,88 @@
+"""W6 interrupts delivered per second, end to end: from a device's MSI write, or a guest's SGI, to the guest's acknowledge.
+
+The machine is that of `cosim up`. Two runs differ in nothing but the number of interrupts (transactions of the SMMUv3 test
+engine; rounds of SGIs), and what they differ by, in wall time and in CPU time of all processes, is the cost of the
+interrupts between: boot and set-up fall out. Operation: an interrupt acknowledged by the guest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cosim.bench.harness import FAST, IN_PROCESS, MEMORY, PER_NODE, Case, Reading, Sample, run_plan
+from cosim.core.plan import Plan
+
+UNIT = "interrupts/s"
+ROWS = [(8, PER_NODE, FAST), (8, "2", FAST), (8, IN_PROCESS, MEMORY)]
+"""(PEs, workers, link) of the rows shown when nothing is asked for, for each kind of interrupt."""
+KINDS = ("vlpi", "vsgi")
+CFG1_PES = 8
+"""More PEs than that are a machine of their own, scale.yaml."""
+TRANSACTIONS = (20, 520)
+STORM = ("nodes.software.sgi_storm:short", "nodes.software.sgi_storm:long")
+TESTS = {"vlpi": "vlpi.smmute", "vsgi": "vsgi.ipi"}
+
+
+def machine(kind: str, pes: int, workers: str, many: bool) -> Plan:
+    """The plan of a run with few or with many interrupts.
+
+    Raises:
+        TopologyError: there is no machine of so many PEs.
+    """
+    from cosim.topo.find import find_topology
+    from cosim.topo.load import load
+    from cosim.topo.resolve import resolve
+
+    sets = {"pes": str(pes)}
+    if kind == "vlpi":
+        sets["smmute_transactions"] = str(TRANSACTIONS[many])
+    topology = find_topology("rdn2cfg1" if pes <= CFG1_PES else "scale")
+    plan = resolve(load(topology), sets=sets, tests=(TESTS[kind],), workers=workers).plan
+    return plan if kind == "vlpi" else _with_storm(plan, STORM[many])
+
+
+def _with_storm(plan: Plan, program: str) -> Plan:
+    """The plan with another program in place of the ipi test."""
+    nodes = [
+        replace(n, params={**n.params, "programs": {**n.params["programs"], "ipi": program}})
+        if "programs" in n.params
+        else n
+        for n in plan.nodes
+    ]
+    return replace(plan, nodes=tuple(nodes))
+
+
+def delivered(sample: Sample, kind: str) -> int:
+    """Interrupts of that kind that guests have acknowledged."""
+    ending = f".{kind}_delivered"
+    return sum(value for name, value in sample.result["counters"].items() if name.endswith(ending))
+
+
+def case(pes: int, workers: str, link: str, operations: int = 0, kind: str = "vlpi") -> Case:
+    """One row; how many interrupts there are is fixed."""
+    few_plan, many_plan = (machine(kind, pes, workers, many) for many in (False, True))
+
+    def run(case: Case) -> Reading:
+        few, many = (run_plan(plan, workers, case.link) for plan in (few_plan, many_plan))
+        count = delivered(many, kind) - delivered(few, kind)
+        if count <= 0:
+            raise RuntimeError(
+                f"{kind}s delivered must grow with the work, not by {count}; status {many.result['status']}"
+            )
+        wall = (many.total_s - many.running_s) - (few.total_s - few.running_s)
+        cpu = many.total_cpu_s - few.total_cpu_s
+        return Reading(
+            rate=count / max(wall, 1e-6),
+            cpu_s=cpu / count,
+            digest=many.result["digest"],
+            extra={
+                "pes": pes,
+                "interrupts": count,
+                "events_per_op": (many.result["events"] - few.result["events"]) / count,
+                "messages_per_op": (many.result["messages"] - few.result["messages"]) / count,
+                "grants_per_op": (many.result["grants"] - few.result["grants"]) / count,
+            },
+        )
+
+    link = MEMORY if workers == IN_PROCESS else link
+    return Case(f"interrupts-{kind}", len(many_plan.nodes), workers, link, UNIT, run, TRANSACTIONS[1])
