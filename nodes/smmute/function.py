@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from cosim.api import OKAY, SLVERR, AccessError, Bank, BusError, Future, MmioInitiator, Node, Request
+from nodes.arch.pcie import with_pasid
 from nodes.smmute.config_space import COMMAND, MSIX, ConfigSpace
 from nodes.smmute.engine import (
     NO_SUBSTREAM,
@@ -62,13 +63,15 @@ class Function:
         bar0_size: int,
         latency: int,
         bytes_per_ns: int,
+        pasid: bool = False,
     ) -> None:
         self.node = node
         self.number = number
         self.dma = dma
         self.latency = latency
         self.bytes_per_ns = bytes_per_ns
-        self.config = config = ConfigSpace((bar0_size, TABLE_SIZE, PBA_BAR_SIZE), VECTORS, multi_function=functions > 1)
+        bars = (bar0_size, TABLE_SIZE, PBA_BAR_SIZE)
+        self.config = config = ConfigSpace(bars, VECTORS, multi_function=functions > 1, pasid=pasid)
         self.msix = Msix(
             lambda: config.msix_enabled, lambda: config.msix_masked, lambda: config.bus_master, self._send_msi
         )
@@ -234,8 +237,11 @@ class Run:
         spans = Spans(job)
         await function.node.sleep(function.latency + spans.total * 1000 // function.bytes_per_ns)
         if job.substreamid != NO_SUBSTREAM:
-            function._report("pasid_refused", "PASID is off: the transaction is refused", pasid=f"{job.substreamid:#x}")
-            raise DmaError(job.begin)
+            if not function.config.pasid_enabled:
+                function._report("pasid_refused", "PASID is off: transaction refused", pasid=f"{job.substreamid:#x}")
+                raise DmaError(job.begin)
+            self._read_attr = with_pasid(self._read_attr, job.substreamid)
+            self._write_attr = with_pasid(self._write_attr, job.substreamid)
         order = spans.order()
         if job.command == RAND48:
             await self._fill(spans, order)

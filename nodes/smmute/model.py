@@ -8,17 +8,18 @@ masters the bus by a port of its own, so that its requester ID follows from the 
 from __future__ import annotations
 
 from cosim.api import DECERR, SLVERR, BusError, MmioInitiator, MmioTarget, ModelError, Node, Request, us
+from nodes.arch.pci_config import SIZE
 from nodes.arch.pcie import bdf, requester_id
-from nodes.smmute.config_space import SIZE
 from nodes.smmute.function import PAIR, Function
 
 
 class Smmute(Node):
     """Parameters: `bus`, `device` (PCI numbers), `functions` (1 or 2), `engine_latency` (ps), `engine_bytes_per_ns`,
-    `bar0_size` (bytes, power of two, 128 KiB a page pair).
+    `bar0_size` (bytes, power of two, 128 KiB a page pair), `pasid` (whether functions have the PASID capability).
 
     Counters: `transactions` (commands started), `msis` (MSI-X writes sent), `errors`, `misconfigured`, `msis_aborted`,
-    `master_aborts`, `pasid_refused`, `rate_ignored`, `ignored_writes`, `unclaimed_accesses`, `bus_errors`.
+    `master_aborts`, `pasid_refused` (without PASID Enable), `rate_ignored` (uctrl.RATE's unit is not public: the engine keeps
+    to the parameters), `ignored_writes`, `unclaimed_accesses`, `bus_errors`.
     """
 
     kind = "smmute"
@@ -47,6 +48,7 @@ class Smmute(Node):
                 self.dma1 if n else self.dma0,
                 functions=number,
                 bar0_size=bar0_size,
+                pasid=bool(params.get("pasid", False)),
                 latency=params.get("engine_latency", us(1)),
                 bytes_per_ns=rate,
             )

@@ -8,7 +8,8 @@ import pytest
 
 from cosim.api import BusFault, ns, us
 from nodes.smmute.regs import ERROR, FRAME_MISCONFIGURED, HALTED, MEMCPY, RAND48, SUM64
-from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, SIDS, Rig
+from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, RAM, SIDS, TRANSLATER, Rig
+from tests.machine.test_smmu_stage1 import SPARE, Tables, cd, ste1
 
 
 def rig(function: int = 1, **params: Any) -> Rig:
@@ -289,11 +290,30 @@ def test_without_bus_master_nothing_leaves() -> None:
 
 
 def test_pasid_is_refused() -> None:
-    """A frame with a 20-bit PASID ends with ERROR: the machine has none, and says so."""
+    """Without PASID Enable a frame with a 20-bit PASID ends with ERROR, and the engine says why."""
     r = rig()
     r.program(SUM64, IOVA, IOVA + 7, function=1, substreamid=5)
     assert r.user("cmd", function=1) == ERROR
     assert r.smmute.count["pasid_refused"] == 1
+
+
+def test_pasid_chooses_the_context() -> None:
+    """With PASID enabled a frame's accesses go by the substream's context; its MSI, which has none, by the stream's own."""
+    r = rig(pasid=True)
+    contexts = RAM + 0x70_0000
+    r.ste(SIDS[1], ste1(cdmax=4, dss=2))
+    r.memory.poke(contexts, cd(asid=1))
+    r.memory.poke(contexts + 5 * 64, cd(SPARE, asid=2))
+    Tables(r).map(MSI_IOVA, TRANSLATER & ~0xFFF)
+    Tables(r, SPARE).map(IOVA, DATA)
+    r.memory.poke(DATA, (0x1234).to_bytes(8, "little"))
+    assert r.config(1, 0x100) == 0x1B | 1 << 16
+    r.set_config(1, 0x106, 1, 2)
+    r.program(SUM64, IOVA, IOVA + 7, function=1, substreamid=5)
+    assert (r.user("cmd", function=1), r.user("udata1", function=1)) == (HALTED, 0x1234)
+    assert [msi[1:] for msi in r.msis] == [(SIDS[1], 0)]
+    r.program(SUM64, IOVA, IOVA + 7, function=1, substreamid=0xF_FFFF)
+    assert r.event(0)[0] == 0x08 | 0xF_FFFF << 12 | SIDS[1] << 32
 
 
 def test_idle_frame_reads_halted_and_no_frame_write_halts() -> None:
