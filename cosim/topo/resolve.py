@@ -127,7 +127,7 @@ class _Resolver:
         for name in chosen:
             if name not in known and name not in hidden:
                 self.option(f"test {name!r} is not known", f"--test {name}", "unknown-test", did_you_mean(name, known))
-        return tuple(name for name in known if not chosen or name in chosen)
+        return tuple(name for name, test in known.items() if (name in chosen if chosen else test.default))
 
     def _until(self, until: str | None) -> int | None:
         if until is None:

@@ -218,6 +218,7 @@ class TestSpec(Entry):
     kind: Literal["software"] = Field(default="software", description="software: a program in a guest reports it")
     guest: Text = Field(description="the guest that runs it")
     program: Text = Field(description="name among the entry points cosim.programs")
+    default: Annotated[bool, Field(strict=True)] = Field(default=True, description="runs also without --test NAME")
     doc: Text = ""
 
 

@@ -164,7 +164,7 @@ def emit(spec: TopologySpec, plan: Plan, machine: Machine) -> str:
         lines += ["", f"deploy: {_flow({'together': spec.deploy.together})}"]
     if plan.tests:
         lines += ["", "tests:"]
-        lines += [f"  {_key(name)}: {_flow(spec.tests[name].model_dump())}" for name in plan.tests]
+        lines += [f"  {_key(name)}: {_flow(spec.tests[name].model_dump(exclude={'default'}))}" for name in plan.tests]
     return "\n".join(lines) + "\n"
 
 
