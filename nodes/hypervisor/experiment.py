@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cosim.api import ModelError, us
+from nodes.hypervisor.host.access import together
 from nodes.hypervisor.host.host import Host
 from nodes.hypervisor.kvm.irq import Hw
 from nodes.hypervisor.kvm.kvm import DEFAULT_SLICE, Kvm
-from nodes.hypervisor.verdict import Verdict, judge_ipi, judge_smmute
+from nodes.hypervisor.verdict import Verdict, judge_ipi, judge_report, judge_smmute
 from nodes.hypervisor.vmm.lkvm import GuestSpec, Lkvm
 
 if TYPE_CHECKING:
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
 
 VSGI: Final = "vsgi.ipi"
 VLPI: Final = "vlpi.smmute"
+TWO_GUESTS: Final = "vlpi.two_guests"
+COMMANDS: Final = "vlpi.commands"
 TESTS: Final = (VSGI, VLPI)
+"""Run by default."""
+ALL_TESTS: Final = (*TESTS, TWO_GUESTS, COMMANDS)
 BREAKS: Final = ("", "discard", "vsgi")
 BROKEN_VCPU: Final = 2
 BROKEN_EVENT: Final = 0
 
 LKVM: Final = "./lkvm run -m {megabytes}"
 VSGI_COMMAND: Final = LKVM + ' -f arm/gic.flat --irqchip gicv3-its -p "ipi"'
+COMMANDS_COMMAND: Final = LKVM + " -f arm/its.flat --irqchip gicv3-its --vfio-pci {endpoint}"
 VLPI_COMMAND: Final = (
     'screen -md -S "virt0" sudo ' + LKVM + " -k Image -i ramdisk-buildroot.img --irqchip gicv3-its "
     '--9p $(pwd),hostshare --console serial -p "console=ttyS0 --earlycon=uart,mmio,0x1000000 ip=dhcp" '
@@ -61,9 +67,9 @@ class Settings:
             params.get("t_exit_vmm", us(4)),
             params.get("t_wakeup", us(3)),
         )
-        unknown = [name for name in self.tests if name not in TESTS]
+        unknown = [name for name in self.tests if name not in ALL_TESTS]
         if unknown:
-            raise ModelError(f"tests must be among {', '.join(TESTS)}, not {', '.join(unknown)}")
+            raise ModelError(f"tests must be among {', '.join(ALL_TESTS)}, not {', '.join(unknown)}")
         if self.plant not in BREAKS:
             raise ModelError(f"break must be one of {BREAKS}, not {self.plant!r}")
         if self.guest_wait not in ("wfi", "spin"):
@@ -85,7 +91,12 @@ class Experiment:
             t_migrate=self.settings.t_migrate,
         )
         self._guests = 0
-        self._tests: dict[str, Callable[[], Any]] = {VSGI: self._vsgi, VLPI: self._vlpi}
+        self._tests: dict[str, Callable[[], Any]] = {
+            VSGI: self._vsgi,
+            VLPI: self._vlpi,
+            TWO_GUESTS: self._two_guests,
+            COMMANDS: self._commands,
+        }
 
     async def run(self) -> None:
         """From reset to power-off."""
@@ -106,16 +117,20 @@ class Experiment:
         counters = {key: value - before[key] for key, value in sorted(node.count.items()) if value != before[key]}
         node.report_test(name, verdict.status, verdict.detail, counters=counters)
 
-    def _guest(self, name: str, program: str, args: str, image: str, endpoint: str = "") -> Lkvm:
+    def _guest(self, console: str, program: str, args: str, image: str, endpoint: str = "") -> Lkvm:
         settings = self.settings
         params = {
             "vcpus": settings.vcpus,
             "nassgireq": settings.nassgireq,
             "guest_wait": settings.guest_wait,
         }
-        spec = GuestSpec(name, self._guests, program, args, params, image, endpoint)
+        spec = GuestSpec(console, self._guests, program, args, params, image, endpoint)
         self._guests += 1
         return Lkvm(self.kvm, spec, vcpus=settings.vcpus, times=settings.times, frequency=settings.frequency)
+
+    @property
+    def _smmute_args(self) -> str:
+        return f"-s {self.settings.smmute_size:#x} -n {self.settings.smmute_transactions}"
 
     @property
     def _megabytes(self) -> int:
@@ -134,10 +149,39 @@ class Experiment:
         settings = self.settings
         await self.host.vfio.bind(settings.endpoint)
         self.host.print("# " + VLPI_COMMAND.format(megabytes=self._megabytes, endpoint=settings.endpoint))
-        args = f"-s {settings.smmute_size:#x} -n {settings.smmute_transactions}"
-        guest = self._guest(VLPI, "smmute", args, "-k Image", settings.endpoint)
+        guest = self._guest(VLPI, "smmute", self._smmute_args, "-k Image", settings.endpoint)
         ended = await guest.run(self._break_discard if settings.plant == "discard" else None)
         return judge_smmute(guest.text, settings.smmute_transactions, ended)
+
+    async def _two_guests(self) -> Verdict:
+        """Both functions of the endpoint, each in a guest of its own, at the same time; the guests' virtual DeviceIDs,
+        EventIDs and INTIDs are the same."""
+        settings = self.settings
+        device = settings.endpoint.rpartition(".")[0]
+        names = [f"{device}.{function}" for function in range(2)]
+        guests = []
+        for n, name in enumerate(names):
+            await self.host.vfio.bind(name)
+            self.host.print("# " + VLPI_COMMAND.format(megabytes=self._megabytes, endpoint=name))
+            guests.append(self._guest(f"{TWO_GUESTS}.{n}", "smmute", self._smmute_args, "-k Image", name))
+        ended = await together(self.node, [guest.run() for guest in guests], "lkvm")
+        verdicts = [
+            judge_smmute(guest.text, settings.smmute_transactions, how)
+            for guest, how in zip(guests, ended, strict=True)
+        ]
+        return Verdict(
+            all(verdict.passed for verdict in verdicts),
+            "; ".join(f"guest {n}: {verdict.detail}" for n, verdict in enumerate(verdicts)),
+        )
+
+    async def _commands(self) -> Verdict:
+        """ITS commands of a guest on the interrupts of its device."""
+        settings = self.settings
+        await self.host.vfio.bind(settings.endpoint)
+        self.host.print("# " + COMMANDS_COMMAND.format(megabytes=self._megabytes, endpoint=settings.endpoint))
+        guest = self._guest(COMMANDS, "its-commands", "", "--firmware arm/its.flat", settings.endpoint)
+        ended = await guest.run()
+        return judge_report(guest.text, ended)
 
     # -- planted faults --------------------------------------------------------------------------------------------
 

@@ -46,6 +46,22 @@ def judge_ipi(text: str, ended: str) -> Verdict:
     return Verdict(True, summary[0] if summary else f"{len(SUBTESTS)} tests")
 
 
+def judge_report(text: str, ended: str) -> Verdict:
+    """A guest that reports as kvm-unit-tests do: some PASS lines, no failure, EXIT: STATUS=1, and it switched itself off."""
+    wrong = [] if ended == SYSTEM_OFF else [f"session ended: {ended}"]
+    wrong += _FAILURE.findall(text)
+    summary, status = _SUMMARY.search(text), _EXIT.search(text)
+    if summary is None or int(summary[1]) == 0 or "\nPASS: " not in "\n" + text:
+        wrong.append("no test was reported")
+    if status is None:
+        wrong.append("no EXIT line")
+    elif status[1] != "1":
+        wrong.append(f"EXIT: STATUS={status[1]}")
+    if wrong or summary is None:
+        return Verdict(False, "; ".join(wrong))
+    return Verdict(True, summary[0])
+
+
 def judge_smmute(text: str, transactions: int, ended: str) -> Verdict:
     """smmute: a result block of status 0 for each transaction, in order, no missed MSI, and a normal end."""
     wrong = [] if ended == SYSTEM_OFF else [f"session ended: {ended}"]

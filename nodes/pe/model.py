@@ -14,7 +14,7 @@ Sources: IHI 0069 (CPU interface, GIC Stream Protocol); Arm ARM D1.3, D12.2; KVM
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib import import_module
 from typing import Any, ClassVar, cast
 
 from cosim.api import BusFault, Channel, Future, Instant, MmioInitiator, ModelError, Node, Peer, Wire, on
@@ -32,21 +32,22 @@ PHYSICAL = -1
 """In place of a vPEID in Activate and Release."""
 
 
-def find_program(name: str) -> Program:
-    """The guest program of that name among the entry points ``cosim.programs``.
+def find_program(name: str, known: Mapping[str, str]) -> Program:
+    """The guest program of that name; `known` are the import paths that the launcher found by entry point ``cosim.programs``.
 
     Raises:
         ModelError: there is none; lists those that exist.
     """
-    known = {entry.name: entry for entry in entry_points(group="cosim.programs")}
     if name not in known:
-        have = ", ".join(sorted(known)) or "none (is the project installed?)"
+        have = ", ".join(sorted(known)) or "none (parameter `programs` gives them, as ${programs} in a topology)"
         raise ModelError(f"program must be an entry point of group cosim.programs, not {name!r}; there are: {have}")
-    return cast(Program, known[name].load())
+    module, _, attribute = known[name].partition(":")
+    return cast(Program, getattr(import_module(module), attribute))
 
 
 class Pe(Node):
-    """The node. Parameters: index, mpidr, list_registers, pri_bits, pre_bits, gic_version, two_security_states, cntfrq.
+    """The node. Parameters: index, mpidr, list_registers, pri_bits, pre_bits, gic_version, two_security_states, cntfrq,
+    programs (import paths of guest programs by name).
 
     Counters: exits, exits_REASON, acks_direct, acks_lr, wfi_sleeps, external_aborts, undefined_instructions,
     undefined_sysregs, fiqs_not_taken, virtual_fiqs_not_taken, downstream_controls, and those of the CPU interface.
@@ -246,7 +247,7 @@ class Pe(Node):
             raise ModelError(f"{self.name} has a context of {vcpu} already: DropContext it first")
 
     def _program(self, name: str) -> Program:
-        return self.programs.get(name) or find_program(name)
+        return self.programs.get(name) or find_program(name, self.params.get("programs", {}))
 
     @on(TRAP.SaveContext)
     def save_context(self, peer: Peer, vcpu: str) -> None:

@@ -33,17 +33,19 @@ BASER_TYPES = 7 << 56
 DONE_LIMIT = 1000
 
 
-async def enable_lpis(cpu: Cpu, rd: int) -> None:
-    """LPI tables of the Redistributor at `rd`: all LPIs disabled at the default priority, none pending; then EnableLPIs."""
-    await cpu.post_block(PROPERTY_TABLE, bytes([config_byte(gicv3.PRIORITY, False)]) * config_size(ID_BITS))
-    await cpu.post_block(PENDING_TABLE, bytes(pending_size(ID_BITS)))
+async def enable_lpis(cpu: Cpu, rd: int, pending: int = PENDING_TABLE, *, configure: bool = True) -> None:
+    """LPI tables of the Redistributor at `rd`: all LPIs disabled at the default priority (without `configure` as they are),
+    none pending; then EnableLPIs."""
+    if configure:
+        await cpu.post_block(PROPERTY_TABLE, bytes([config_byte(gicv3.PRIORITY, False)]) * config_size(ID_BITS))
+    await cpu.post_block(pending, bytes(pending_size(ID_BITS)))
     await cpu.dsb()
     wanted = PROPERTY_TABLE | CACHED | ID_BITS - 1
     await cpu.store(rd + gicv3.GICR_PROPBASER, wanted)
     got = await cpu.load(rd + gicv3.GICR_PROPBASER)
     if got & ~0xFFF != wanted & ~0xFFF:
         raise GuestGicError(f"GICR_PROPBASER at {rd:#x} must keep {wanted:#x}; it reads {got:#x}")
-    await cpu.store(rd + gicv3.GICR_PENDBASER, PENDING_TABLE | CACHED | gicv3.PENDBASER_PTZ)
+    await cpu.store(rd + gicv3.GICR_PENDBASER, pending | CACHED | gicv3.PENDBASER_PTZ)
     await cpu.store(rd + gicv3.GICR_CTLR, gicv3.RD_ENABLE_LPIS, 4)
 
 

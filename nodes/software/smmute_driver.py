@@ -56,6 +56,7 @@ class Smmute:
         if self.wait not in ("wfi", "spin"):
             raise ValueError(f"guest_wait must be wfi or spin, not {self.wait!r}")
         self.lpis = [FIRST_LPI + k for k in range(MAX_VECTORS)]
+        self.its = its.GuestIts(cpu, gicv3.layout(self.vcpus).gits)
         self.function: pci.PciFunction | None = None
         self.transactions = 0
         self._frames_used: set[int] = set()
@@ -73,7 +74,7 @@ class Smmute:
         await self._set_up_private(rd + gicv3.SGI_FRAME)
         await gicv3.switch_on_cpu_interface(cpu)
         await its.enable_lpis(cpu, rd)
-        controller = its.GuestIts(cpu, where.gits)
+        controller = self.its
         await controller.enable()
         function = await pci.find(cpu, VENDOR, DEVICE)
         await function.probe()

@@ -15,7 +15,7 @@ from nodes.pe.model import Pe
 from nodes.redistributor.model import Redistributor
 from nodes.smmu.model import Smmu
 from nodes.smmute.model import Smmute
-from nodes.software import ipi, smmute_app
+from nodes.software import ipi, its_commands, smmute_app
 from tests.machine import host_rig
 
 GICD, GICR, GITS, SMMU = 0x3000_0000, 0x3010_0000, 0x3004_0000, 0x4000_0000
@@ -32,7 +32,7 @@ Region = tuple[int, int, str] | tuple[int, int, str, int]
 class GuestPe(Pe):
     """A PE that knows the guest programs without their entry points."""
 
-    programs = {"ipi": ipi.program, "smmute": smmute_app.program}
+    programs = {"ipi": ipi.program, "smmute": smmute_app.program, "its-commands": its_commands.program}
 
 
 class Machine:

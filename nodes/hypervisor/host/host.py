@@ -29,6 +29,8 @@ Handler = Callable[[HostCpu, int], Coroutine[Any, Any, Any]]
 DEFAULT_DRAM = [[0x8000_0000, 0x7EF0_0000], [0x80_8000_0000, 0x1_8000_0000]]
 DEFAULT_GUEST_RAM = [0x80_8000_0000, 0x8000_0000]
 DEFAULT_ITS = [0x3004_0000, 0x3008_0000, 0x300C_0000]
+GUEST_SLOTS = 2
+"""Guests whose RAM exists at one time."""
 LPI_ID_BITS = 16
 VPE_BITS = 16
 
@@ -55,7 +57,7 @@ class Host:
         self.memory = Allocator(
             self.bus,
             [(base, size) for base, size in params.get("dram", DEFAULT_DRAM)],
-            [(self.guest_ram_base, 2 * self.guest_ram_size)],
+            [(self.guest_ram_base, GUEST_SLOTS * self.guest_ram_size)],
         )
         self.vpe_bits = VPE_BITS
         self.gic = GicDriver(self, params.get("gicd", 0x3000_0000), params.get("gicr", 0x3010_0000))
@@ -211,8 +213,9 @@ class Host:
             self.printk("ITS: Enabling GICv4 support")
 
     def guest_ram(self, index: int) -> tuple[int, int]:
-        """(physical base, size in bytes) of guest `index`'s RAM."""
-        return self.guest_ram_base + index * self.guest_ram_size, self.guest_ram_size
+        """(physical base, size in bytes) of guest `index`'s RAM. There are `GUEST_SLOTS`; guest 2 gets that of guest 0, as it
+        left it (no host would, but a guest here clears what it uses)."""
+        return self.guest_ram_base + index % GUEST_SLOTS * self.guest_ram_size, self.guest_ram_size
 
     async def shutdown(self) -> None:
         """Quiesce: devices away, SMMU and ITSs off; checks that no guest left memory or LPIs behind.

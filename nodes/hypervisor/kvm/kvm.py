@@ -58,6 +58,8 @@ class Kvm:
         self.list_registers = 0
         self.ap_words = 0
         self.loaded: dict[int, Vcpu] = {}
+        self.vms = 0
+        """VMs that exist: a new one's first vCPU begins on the next PE."""
         self.timer_active: dict[int, bool] = {}
 
     async def init(self) -> None:

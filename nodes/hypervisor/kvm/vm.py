@@ -38,7 +38,7 @@ class Vm:
     Args:
         kvm: the host's.
         name: unique over the guests of a run ("guest0").
-        vcpus: how many; vCPU n begins on PE n modulo their number.
+        vcpus: how many; vCPU n begins on PE n plus the VMs that exist, modulo their number.
         program, args, params: what the guest runs (nodes/software), its command line and parameters.
         ram: (ipa, size, pa).
         gic: IPAs of (GICD, GICR of vCPU 0, GITS).
@@ -74,7 +74,10 @@ class Vm:
         gicd, gicr, gits = gic
         self.vits = VirtualIts(gits, self.vgic, self.memory, self.v4, self.node.count, self.node.log)
         self.frames = GicFrames(self.vgic, self.vits, gicd, gicr, self.v4, self.node.count, self.node.log)
-        self.vcpus = [Vcpu(self, n, host.cpus[n % len(host.cpus)], self.vgic.cpus[n], frequency) for n in range(vcpus)]
+        first, kvm.vms = kvm.vms, kvm.vms + 1
+        self.vcpus = [
+            Vcpu(self, n, host.cpus[(first + n) % len(host.cpus)], self.vgic.cpus[n], frequency) for n in range(vcpus)
+        ]
         self.stopping = False
         self.stop_reason = ""
         self.halted = False
@@ -103,6 +106,7 @@ class Vm:
             await self.v4.destroy()
         for vcpu in self.vcpus:
             vcpu.drop_context()
+        self.kvm.vms -= 1
 
     def stop(self, cpu: HostCpu, reason: str) -> None:
         """Every vCPU leaves its guest and its thread ends, also those that sleep in an untrapped WFI."""
