@@ -18,6 +18,7 @@ COMMANDS = {
     "logs": "cosim.cli.live:logs",
     "down": "cosim.cli.live:down",
     "sweep": "cosim.cli.sweep:sweep",
+    "bench": "cosim.cli.bench:bench",
     "regs": "cosim.cli.regs:regs",
     "lspci": "cosim.cli.lspci:lspci",
 }
