@@ -32,6 +32,14 @@ from cosim.cli.common import entries, parse_sets
     "--workers",
     help="per-node, auto, or a number of processes; 0: all in this process (default: the topology's, else per-node).",
 )
+@click.option("--profile", metavar="RUN", help="Place nodes by the traffic that this earlier run measured.")
+@click.option(
+    "--start",
+    type=click.Choice(["fork", "exec"]),
+    default="fork",
+    show_default=True,
+    help="How workers start: forked from a process that has imported their code, or each from nothing.",
+)
 @click.option("--engine", default="local", show_default=True, help="What places the workers.")
 @click.option("--until", metavar="TIME", help="End of the run in simulated time, e.g. 5ms (exclusive).")
 @click.option("--seed", type=int, help="Seed of every node's random numbers (default: the topology's, else 1).")
@@ -85,7 +93,18 @@ async def _up(options: dict[str, Any]) -> int:
     screen = Screen(quiet=options["quiet"] or options["as_json"])
     arguments = {
         name: options[name]
-        for name in ("run_dir", "workers", "engine", "until", "seed", "tests", "allow_models", "link")
+        for name in (
+            "run_dir",
+            "workers",
+            "engine",
+            "until",
+            "seed",
+            "tests",
+            "allow_models",
+            "link",
+            "profile",
+            "start",
+        )
     }
     async with launch(
         options["topology"],

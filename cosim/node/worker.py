@@ -223,7 +223,8 @@ class Worker:
                 ]
             )
         side = self._side()
-        body = [kernel.end_time, kernel.events, kernel.messages, nodes, side, self._registers()]
+        traffic = [[(link, count) for link, count in kernel.sent.items() if count], kernel.work()]
+        body = [kernel.end_time, kernel.events, kernel.messages, nodes, side, self._registers(), traffic]
         packed: bytes = msgpack.packb(body, use_bin_type=True)
         return packed
 
@@ -249,6 +250,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     endpoint, name, parent = arguments
     die_with(int(parent))
+    return serve(endpoint, name)
+
+
+def serve(endpoint: str, name: str) -> int:
+    """Connect and run to the end; returns the exit status."""
     socket = open_worker(endpoint, name)
     try:
         return Worker(socket, name).serve()

@@ -18,8 +18,9 @@ from typing import Any
 import anyio
 
 from cosim.errors import Interrupted, UsageError
-from cosim.run.rundir import RunDir
-from cosim.run.supervisor import LINKS, Event, Limits, Supervisor
+from cosim.run.rundir import RunDir, find_run
+from cosim.run.supervisor import LINKS, STARTS, Event, Limits, Supervisor
+from cosim.topo.placement import Traffic
 
 ENGINES = ("local",)
 
@@ -95,6 +96,8 @@ async def launch(
     stall_limit_s: float = 30.0,
     join_limit_s: float = 0.0,
     link: str = "fast",
+    profile: str | os.PathLike[str] | None = None,
+    start: str = "fork",
 ) -> AsyncIterator[Run]:
     """Start a run; on leaving the context it is ended if it still runs.
 
@@ -111,11 +114,17 @@ async def launch(
         allow_models: package prefixes that a topology may load models from.
         stall_limit_s: wall-clock limit of one grant; 0 is off.
         join_limit_s: wall-clock limit for all workers to be ready; 0 is by their number.
+        profile: a run (its directory, or a topology's name) whose measured traffic decides which nodes share a worker.
+        start: "fork" (workers are forked by a process that has imported their code) or "exec" (each starts from nothing).
         link: "fast" (ZMTP by the main thread) or "zmq" (libzmq) between workers and hub; never changes results.
 
     Raises:
         TopologyError, UsageError: before any process was started.
     """
+    if start not in STARTS:
+        raise UsageError(
+            f"start must be one of {', '.join(STARTS)}, not {start!r}", code="start", next_step="leave it out"
+        )
     from cosim.topo.find import find_topology
     from cosim.topo.load import load
     from cosim.topo.resolve import resolve
@@ -134,6 +143,7 @@ async def launch(
         workers=None if workers is None else str(workers),
         until=until,
         allow_models=allow_models,
+        traffic=None if profile is None else _traffic(os.fspath(profile)),
     )
     directory = RunDir.create(resolved.plan.name, Path(run_dir) if run_dir is not None else None)
     directory.write("plan.json", resolved.plan.to_dict())
@@ -144,6 +154,7 @@ async def launch(
         in_process=resolved.workers == "0",
         limits=Limits(stall_limit_s, join_limit_s),
         link=link,
+        start=start,
     )
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:
@@ -170,6 +181,15 @@ def run(topology: str | os.PathLike[str], **options: Any) -> Result:
             return await running.result()
 
     return anyio.run(body)
+
+
+def _traffic(profile: str) -> Traffic:
+    try:
+        return Traffic.read(find_run(profile))
+    except ValueError as error:
+        raise UsageError(
+            str(error), code="profile", where="--profile", next_step="name a run that has finished"
+        ) from None
 
 
 def _as_text(value: Any) -> str:

@@ -451,10 +451,14 @@ class Hub:
     def _report(self, reason: str) -> dict[str, Any]:
         nodes: dict[str, Any] = {}
         registers: list[Any] = []
+        sent: list[Any] = []
+        work: list[Any] = []
         end_time = 0
         for worker in sorted(self._finals):
-            time_ps, _events, messages, entries, side, snapshots = self._finals[worker]
+            time_ps, _events, messages, entries, side, snapshots, traffic = self._finals[worker]
             registers += snapshots
+            sent += traffic[0]
+            work += traffic[1]
             end_time = max(end_time, time_ps)
             self.messages += messages
             for name, now, count, digest, counters, waits, off, epochs in entries:
@@ -484,6 +488,8 @@ class Hub:
             "frames": self.frames,
             "nodes": nodes,
             "registers": registers,
+            "sent": sent,
+            "work": work,
             "view": [w._asdict() for w in self.barrier.explain()],
         }
 

@@ -17,6 +17,7 @@ import msgpack
 from cosim.core.plan import Plan
 from cosim.node.death import die_with
 from cosim.run.hub import Hub
+from cosim.run.limits import room_for
 
 _LENGTH = struct.Struct("<I")
 
@@ -60,6 +61,7 @@ def main() -> int:
     """Entry point of the hub process."""
     die_with(int(sys.argv[1]))
     order = read_item(0)
+    room_for(len(order["plan"]["groups"]))
     socket = open_hub(order["endpoint"])
     socket.watch(0)
 

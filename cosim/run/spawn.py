@@ -8,49 +8,107 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
+from cosim.run.forkserver import FORKED, PADDING, pack_order
+
 STDERR_TAIL = 2000
+
+
+class Process(Protocol):
+    """What `Child` needs of a process: `subprocess.Popen` has it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+
+class Sibling:
+    """A process that another one has forked as a child of this one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self) -> int:
+        """Wait for the end; returns the exit status."""
+        status = self._reap(0)
+        assert status is not None
+        return status
+
+    def _reap(self, options: int) -> int | None:
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                self.returncode = 0  # the caller's program has waited for it; subprocess.Popen says the same
+            else:
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal; the pid stays its own until `poll` or `wait` has seen its end."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
 
 
 class Child:
     """A child process: `name`, `pid`, and its end as something to await."""
 
-    def __init__(self, name: str, argv: list[str], stderr: Path, **kwargs: Any) -> None:
+    def __init__(self, name: str, process: Process, stderr: Path) -> None:
         self.name = name
         self.stderr = stderr
-        with stderr.open("wb") as file:
-            self._popen = subprocess.Popen(argv, stderr=file, process_group=0, env=_environment(), **kwargs)
-        self.pid = self._popen.pid
+        self._process = process
+        self.pid = process.pid
         self._fd = os.pidfd_open(self.pid)
         self._turn = anyio.Lock()  # one task at a time may wait for the descriptor
+
+    @classmethod
+    def start(cls, name: str, argv: list[str], stderr: Path, **kwargs: Any) -> Child:
+        """Start a program."""
+        with stderr.open("wb") as file:
+            return cls(name, subprocess.Popen(argv, stderr=file, process_group=0, env=_environment(), **kwargs), stderr)
 
     @property
     def status(self) -> int | None:
         """Exit status (negative: the signal that killed it), None while it runs."""
-        return self._popen.poll()
+        return self._process.poll()
 
     async def wait(self) -> int:
         """Wait for the end; returns the exit status."""
         async with self._turn:
-            while self._popen.poll() is None:
+            while self._process.poll() is None:
                 await anyio.wait_readable(self._fd)
-        return self._popen.returncode
+        status = self._process.returncode
+        assert status is not None
+        return status
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal if it still runs."""
-        if self._popen.poll() is None:
-            self._popen.send_signal(number)
+        if self._process.poll() is None:
+            self._process.send_signal(number)
 
     def close(self) -> None:
         """Kill, reap, close what was open."""
         self.kill()
-        self._popen.wait()
+        self._process.wait()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -78,13 +136,56 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start_worker(endpoint: str, worker: int, name: str, folder: Path) -> Child:
-    """A worker process."""
+def start_worker(endpoint: str, worker: int, folder: Path) -> Child:
+    """A worker process by exec."""
     argv = [sys.executable, "-m", "cosim.node.worker", endpoint, f"w{worker}", str(os.getpid())]
-    return Child(name, argv, folder / f"w{worker}.stderr", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return Child.start(
+        f"w{worker}", argv, folder / f"w{worker}.stderr", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
 
 
 def start_hub(fd: int, folder: Path) -> Child:
     """The hub process, with socket `fd` as its stdin and stdout."""
     argv = [sys.executable, "-m", "cosim.run.hub_main", str(os.getpid())]
-    return Child("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
+    return Child.start("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
+
+
+class ForkServer:
+    """This end of a fork server (`cosim.run.forkserver`), whose workers are children of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        with theirs:
+            argv = [sys.executable, "-m", "cosim.run.forkserver", str(os.getpid()), PADDING]
+            self.child = Child.start(
+                "fork server", argv, folder / "forkserver.stderr", stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+            )
+
+    async def workers(self, endpoint: str, modules: list[str], count: int) -> AsyncIterator[Child]:
+        """Order `count` workers; gives each as it is there, fewer when the server ends before."""
+        order = memoryview(pack_order(endpoint, modules, os.fspath(self._folder), count))
+        data = b""
+        try:
+            while order:
+                await anyio.wait_writable(self._socket)
+                order = order[self._socket.send(order) :]
+            while count:
+                await anyio.wait_readable(self._socket)
+                part = self._socket.recv(1 << 16)
+                if not part:
+                    return
+                data += part
+                whole = len(data) - len(data) % FORKED.size
+                for worker, pid in FORKED.iter_unpack(data[:whole]):
+                    count -= 1
+                    yield Child(f"w{worker}", Sibling(pid), self._folder / f"w{worker}.stderr")
+                data = data[whole:]
+        except ConnectionError:
+            return
+
+    def close(self) -> None:
+        """Close the connection and end the server; workers stay."""
+        self._socket.close()
+        self.child.close()

@@ -22,15 +22,19 @@ from cosim.core.time import fmt
 from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
 from cosim.run.control import serve
+from cosim.run.forkserver import UNFIT
 from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
+from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
 from cosim.run.outcome import Outcome
 from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
-from cosim.run.spawn import Child, start_worker
+from cosim.run.spawn import Child, ForkServer, start_worker
+from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
 _SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
 LINKS = tuple(_SCHEMES)
+STARTS = ("fork", "exec")
 _FAULTS: dict[int, type[CosimError]] = {3: NodeError, 4: PeerError, 5: InternalError}
 
 
@@ -56,17 +60,26 @@ class Supervisor:
     """Starts, watches and ends one run; see `cosim.run.api` for its public face."""
 
     def __init__(
-        self, plan: Plan, directory: RunDir, *, in_process: bool, limits: Limits | None = None, link: str = "fast"
+        self,
+        plan: Plan,
+        directory: RunDir,
+        *,
+        in_process: bool,
+        limits: Limits | None = None,
+        link: str = "fast",
+        start: str = "fork",
     ) -> None:
         self.plan = plan
         self.directory = directory
         self.limits = limits or Limits()
         self.in_process = in_process
         self.link = link
+        self.start = start
         workers = 1 if in_process else len(plan.groups)
         self.outcome = Outcome(plan, workers)
         self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
         self.children: list[Child] = []
+        self.workers: list[Child] = []
         self.progress: dict[str, int] = {"sim_time_ps": 0, "events": 0, "grants": 0, "messages": 0}
         self.counters: Counter[str] = Counter()
         self.state = "starting"
@@ -117,6 +130,7 @@ class Supervisor:
             self._hub.start(self.plan, path / "journal", self.limits.stall_s)
             return
         assert isinstance(self._hub, ProcessHub)
+        room_for(len(self.plan.groups))
         endpoint = f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
         join = self.limits.join_deadline(len(self.plan.groups))
         await self._hub.start(
@@ -124,11 +138,52 @@ class Supervisor:
         )
         assert self._hub.child is not None
         self.children.append(self._hub.child)
-        for worker, nodes in enumerate(self.plan.groups):
-            name = self.plan.nodes[nodes[0]].name
-            child = start_worker(endpoint, worker, name, path / "workers")
-            self.children.append(child)
-            group.start_soon(self._watch, worker, child)
+        with anyio.move_on_after(join) as limit:
+            if self.start == "fork":
+                await self._fork(group, endpoint)
+            for worker in range(len(self.workers), len(self.plan.groups)):
+                self._took(group, start_worker(endpoint, worker, path / "workers"))
+        if limit.cancelled_caught:
+            raise PeerError(
+                f"all {len(self.plan.groups)} workers must be started within {join:.0f} s, not {len(self.workers)} of them",
+                code="join-timeout",
+                where="start-up",
+                next_step="a slow machine needs a longer --join-limit; see workers/forkserver.stderr in the run directory",
+            )
+
+    def _took(self, group: anyio.abc.TaskGroup, child: Child) -> None:
+        """Account for a new worker; they come in the order of their numbers."""
+        self.children.append(child)
+        group.start_soon(self._watch, len(self.workers), child)
+        self.workers.append(child)
+
+    async def _fork(self, group: anyio.abc.TaskGroup, endpoint: str) -> None:
+        """Have the workers forked. Returns with fewer when the fork server says that it can't: the others start by exec."""
+        count = len(self.plan.groups)
+        modules = sorted({node.model.partition(":")[0] for node in self.plan.nodes if ":" in node.model})
+        if self.link == "zmq":
+            modules.append("cosim.link.zmq_link")
+        server = ForkServer(self.directory.path / "workers")
+        self.children.append(server.child)
+        try:
+            async for child in server.workers(endpoint, modules, count):
+                self._took(group, child)
+            if len(self.workers) < count:
+                await server.child.wait()
+        finally:
+            self.children.remove(server.child)
+            server.close()
+        if len(self.workers) < count:
+            how = server.child.how_it_ended()
+            if server.child.status != UNFIT:
+                raise PeerError(
+                    f"the fork server must start {count} workers, and ended after {len(self.workers)} ({how})",
+                    code="forkserver-lost",
+                    where="fork server",
+                    sim_time_ps=0,
+                    next_step="its last words are in workers/forkserver.stderr of the run directory; --start exec does without it",
+                )
+            self.log.own("workers are started by exec", reason=how)
 
     async def _watch(self, worker: int, child: Child) -> None:
         status = await child.wait()
@@ -140,7 +195,7 @@ class Supervisor:
         """The hub could not reach a worker: say how its process ended, if it did."""
         how = text
         if not self.in_process:
-            child = self.children[worker + 1]
+            child = self.workers[worker]
             with anyio.move_on_after(1.0):
                 await child.wait()
                 how = child.how_it_ended()
@@ -246,6 +301,8 @@ class Supervisor:
         self.log.own("run ends", status=self.result["status"], digest=self.result["digest"])
         if self.outcome.report is not None and self.outcome.report["registers"]:
             self.directory.write("registers.json", registers_text(self.outcome.report["registers"]))
+        if self.outcome.report is not None and self.outcome.report["complete"]:
+            self.directory.write(TRAFFIC_FILE, self._traffic(self.outcome.report).text())
         self.directory.write("latencies.csv", self.outcome.pairing.csv())
         self.directory.write("result.json", self.result)
         self._write_state()
@@ -254,6 +311,14 @@ class Supervisor:
         self._show("end", **self.result)
         self._send.close()
         self.done.set()
+
+    def _traffic(self, report: dict[str, Any]) -> Traffic:
+        names = [node.name for node in self.plan.nodes]
+        links = {}
+        for number, count in report["sent"]:
+            link = self.plan.links[number]
+            links[names[link.src], link.src_port, names[link.dst], link.dst_port] = count
+        return Traffic(links, {names[node]: events for node, events in report["work"]})
 
     def _write_state(self) -> None:
         control = str(self._sockets / "control") if self._sockets else ""
@@ -298,7 +363,7 @@ class Supervisor:
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
         if self.in_process:
             return  # one process: its threads share the caller's clock, and the caller can see
-        child = self.children[worker + 1]
+        child = self.workers[worker]
         cpu, state = child.cpu_and_state()
         before = self._cpu.setdefault(worker, cpu)
         if state != "S" and cpu - before < self.limits.stall_s:

@@ -15,7 +15,7 @@ from cosim.topo.errors import TopologyErrors, did_you_mean
 from cosim.topo.expand import Expander, LinkItem, Machine
 from cosim.topo.load import Source
 from cosim.topo.parameters import Parameters
-from cosim.topo.placement import group, parse_workers
+from cosim.topo.placement import Traffic, group, parse_workers
 from cosim.topo.text import describe, emit
 
 __all__ = ["Resolved", "TopologyErrors", "describe", "resolve"]
@@ -45,6 +45,7 @@ def resolve(
     until: str | None = None,
     allow_models: Sequence[str] = (),
     catalogue: Catalogue | None = None,
+    traffic: Traffic | None = None,
 ) -> Resolved:
     """Make the plan of a run.
 
@@ -57,12 +58,13 @@ def resolve(
         until: end of the run in simulated time, such as "5ms".
         allow_models: packages that `models` may name classes of.
         catalogue: kinds and programs; those installed unless given.
+        traffic: measured by an earlier run, for the placement.
 
     Raises:
         TopologyErrors: everything that is wrong with the file and the arguments, at once.
     """
     resolver = _Resolver(source, catalogue if catalogue is not None else Catalogue.installed())
-    return resolver.resolve(sets, tests, seed, workers, until, allow_models)
+    return resolver.resolve(sets, tests, seed, workers, until, allow_models, traffic)
 
 
 class _Resolver:
@@ -83,6 +85,7 @@ class _Resolver:
         workers: str | None,
         until: str | None,
         allow: Sequence[str],
+        traffic: Traffic | None,
     ) -> Resolved:
         """See the module's `resolve`."""
         spec = self.source.spec
@@ -104,7 +107,8 @@ class _Resolver:
             raise TopologyErrors(self.errors)
         plan = _plan(self.source, machine, checker.models, parameters.values, names, run_seed, limit)
         ids = {node.name: node.id for node in plan.nodes}
-        groups = group(places, len(plan.nodes), plan.links, [[ids[n] for n in nodes] for nodes in together])
+        wishes = [[ids[n] for n in nodes] for nodes in together]
+        groups = group(places, [n.name for n in plan.nodes], plan.links, wishes, traffic=traffic)
         plan = replace(plan, groups=groups)
         types: dict[str, str] = {name: parameter.type for name, parameter in spec.parameters.items()}
         return Resolved(plan, emit(spec, plan, machine), dict(parameters.values), types, str(places))
