@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cosim.api import ModelError
-from nodes.hypervisor.host.vfio import VfioDevice
+from nodes.hypervisor.host.vfio import GroupNotViable, VfioDevice
 from tests.machine.host_rig import ITS_BASES, STREAM, Rig
 
 NAME = "0000:08:00.1"
@@ -53,12 +53,46 @@ def test_only_bound_functions_of_viable_groups_open() -> None:
         rig.call(rig.host.vfio.open_device(NAME, RAM))
     rig.host.pci.functions[0x800].driver = "smmute"
     rig.call(rig.host.vfio.bind(NAME))
-    with pytest.raises(ModelError, match="not viable: 0000:08:00.0 is driven by smmute"):
+    with pytest.raises(GroupNotViable, match="IOMMU group 0 is not viable"):
         rig.call(rig.host.vfio.open_device(NAME, RAM))
     rig.host.pci.functions[0x800].driver = ""
     rig.call(rig.host.vfio.open_device(NAME, RAM))
     with pytest.raises(ModelError, match="not be open"):
         rig.call(rig.host.vfio.open_device(NAME, RAM))
+
+
+def test_a_host_driver_has_to_go_and_comes_back() -> None:
+    """With a host driver both functions have it; bind unbinds one, whose group is not viable; when both are with VFIO one opens;
+    unbind gives each back to the driver, and an open one is not given back."""
+    rig = Rig(params={"host_smmute_driver": True}).boot()
+    vfio, functions = rig.host.vfio, rig.host.pci.functions
+    assert [f.driver for f in functions.values()] == ["smmute", "smmute"]
+    rig.call(vfio.bind(NAME))
+    assert f"# echo {NAME} > /sys/bus/pci/devices/{NAME}/driver/unbind\n" in rig.console()
+    assert [f.driver for f in functions.values()] == ["smmute", "vfio-pci"]
+    with pytest.raises(GroupNotViable):
+        rig.call(vfio.open_device(NAME, RAM))
+    assert not vfio.open
+    rig.call(vfio.bind("0000:08:00.0"))
+    device = rig.call(vfio.open_device(NAME, RAM))
+    with pytest.raises(ModelError, match="not be open"):
+        rig.call(vfio.unbind(NAME))
+    rig.call(device.close())
+    for name in (NAME, "0000:08:00.0"):
+        rig.call(vfio.unbind(name))
+    assert [(f.driver, f.driver_override) for f in functions.values()] == [("smmute", "")] * 2
+    records = [r[4][1] for r in rig.node.side if r[3] == 0 and r[4][0] == "pci device" and r[4][1]["bdf"] == NAME]
+    assert [r["driver"] for r in records] == ["smmute", "", "vfio-pci", "", "smmute"]
+
+
+def test_without_a_host_driver_unbind_leaves_none() -> None:
+    """A function that only VFIO had is without a driver afterwards, and can be bound again."""
+    rig = Rig().boot()
+    rig.call(rig.host.vfio.bind(NAME))
+    rig.call(rig.host.vfio.unbind(NAME))
+    assert rig.host.pci.function(NAME).driver == ""
+    rig.call(rig.host.vfio.bind(NAME))
+    assert rig.host.pci.function(NAME).driver == "vfio-pci"
 
 
 def test_open_attaches_the_stream() -> None:

@@ -1,131 +1,35 @@
-"""PCI enumeration by ECAM: functions, capabilities, BAR sizing and assignment, and what `lspci -vv` prints of them.
-
-Firmware numbered the buses; the host looks at those that it names (the endpoint's). A configuration access is four bytes, as
-on PCI Express; the reads of one step are in flight together.
-"""
+"""PCI functions of the host, their IOMMU groups, and what `lspci -vv` prints of them; pci_scan.py finds them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cosim.api import ModelError
-from nodes.arch.pcie import bdf, ecam_offset, parse_bdf, requester_id
-from nodes.hypervisor.host.access import read_all
+from nodes.arch.pcie import parse_bdf
+from nodes.hypervisor.host.pci_function import (
+    CAP_MSIX,
+    CAP_PCIE,
+    CAP_PM,
+    CMD_INTX_DISABLE,
+    CMD_MASTER,
+    CMD_MEMORY,
+    MSIX_ENABLE,
+    MSIX_MASKALL,
+    PciFunction,
+)
+from nodes.hypervisor.host.pci_scan import Scan
 
 if TYPE_CHECKING:
     from nodes.hypervisor.host.host import Host
 
-CONFIG_SIZE = 256
-NO_DEVICE = 0xFFFF_FFFF
-CMD_MEMORY, CMD_MASTER = 1 << 1, 1 << 2
-CMD_INTX_DISABLE = 1 << 10
-STATUS_CAP_LIST = 1 << 20
-HEADER_MULTI = 0x80
-CAP_MSIX = 0x11
-CAP_PCIE = 0x10
-CAP_PM = 0x01
-MSIX_ENABLE, MSIX_MASKALL = 1 << 15, 1 << 14
-BAR_64 = 0b100
-BAR_PREFETCH = 1 << 3
-
 DEFAULT_WINDOW = [0x40_0000_0000, 0x40_0000_0000]
-
-
-class Bar:
-    """A memory BAR: index 0 to 5, `size` bytes, `address` (physical), 64-bit or not, prefetchable or not."""
-
-    def __init__(self, index: int, size: int, flags: int) -> None:
-        self.index = index
-        self.size = size
-        self.wide = flags & 0b110 == BAR_64
-        self.prefetchable = bool(flags & BAR_PREFETCH)
-        self.flags = flags & 0xF
-        self.address = 0
-
-
-class PciFunction:
-    """One function: `rid`, its configuration space as read at enumeration, its BARs and its driver."""
-
-    def __init__(self, pci: PciHost, rid: int, config: bytes) -> None:
-        self.pci = pci
-        self.rid = rid
-        self.config = bytearray(config)
-        self.bars: dict[int, Bar] = {}
-        self.driver = ""
-        self.driver_override = ""
-
-    @property
-    def name(self) -> str:
-        """For example ``0000:08:00.1``."""
-        return bdf(self.rid)
-
-    def u16(self, offset: int) -> int:
-        """16 bits of the configuration space as last read or written."""
-        return int.from_bytes(self.config[offset : offset + 2], "little")
-
-    def u32(self, offset: int) -> int:
-        """32 bits of the configuration space as last read or written."""
-        return int.from_bytes(self.config[offset : offset + 4], "little")
-
-    @property
-    def vendor(self) -> int:
-        """Vendor ID."""
-        return self.u16(0)
-
-    @property
-    def device(self) -> int:
-        """Device ID."""
-        return self.u16(2)
-
-    def capabilities(self) -> list[tuple[int, int]]:
-        """(ID, offset) of the capability list."""
-        found = []
-        offset = self.config[0x34] & ~3 if self.u32(4) & STATUS_CAP_LIST else 0
-        while offset >= 0x40 and (self.config[offset], offset) not in found:
-            found.append((self.config[offset], offset))
-            offset = self.config[offset + 1] & ~3
-        return found
-
-    def capability(self, ident: int) -> int:
-        """Offset of a capability; 0 if there is none."""
-        return next((offset for cap, offset in self.capabilities() if cap == ident), 0)
-
-    @property
-    def msix_vectors(self) -> int:
-        """Size of the MSI-X table in vectors; 0 without MSI-X."""
-        cap = self.capability(CAP_MSIX)
-        return (self.u16(cap + 2) & 0x7FF) + 1 if cap else 0
-
-    def msix_location(self, pba: bool = False) -> tuple[int, int]:
-        """(BAR index, offset) of the MSI-X table, or of the pending bits."""
-        word = self.u32(self.capability(CAP_MSIX) + (8 if pba else 4))
-        return word & 7, word & ~7
-
-    def address(self, offset: int) -> int:
-        """Physical address of a configuration register in the ECAM window."""
-        return self.pci.ecam + ecam_offset(self.rid, offset)
-
-    def post32(self, offset: int, value: int) -> None:
-        """Post a configuration write; the copy follows."""
-        self.config[offset : offset + 4] = value.to_bytes(4, "little")
-        self.pci.host.bus.post32(self.address(offset), value)
-
-    async def command(self, set_bits: int, clear_bits: int = 0) -> None:
-        """Change the Command register (Status is write-1-to-clear and is left alone)."""
-        value = (self.u16(4) | set_bits) & ~clear_bits
-        self.config[4:6] = value.to_bytes(2, "little")
-        await self.pci.host.bus.write(self.address(4), value, 2)
-
-    async def msix_control(self, set_bits: int, clear_bits: int = 0) -> None:
-        """Change MSI-X Message Control."""
-        cap = self.capability(CAP_MSIX)
-        value = (self.u16(cap + 2) | set_bits) & ~clear_bits
-        self.config[cap + 2 : cap + 4] = value.to_bytes(2, "little")
-        await self.pci.host.bus.write(self.address(cap + 2), value, 2)
+DEFAULT_WINDOW32 = [0x6000_0000, 0x1000_0000]
+SMMUTE = (0x13B5, 0xFF80)
 
 
 class PciHost:
-    """The PCI segment: `functions` by requester ID after `scan`, physical window of the 64-bit BARs."""
+    """The PCI segment: `functions` by requester ID after `scan`, in order of enumeration; (base, size) of the physical windows
+    for 32-bit and for 64-bit prefetchable BARs."""
 
     def __init__(self, host: Host) -> None:
         params = host.node.params
@@ -134,8 +38,9 @@ class PciHost:
         self.endpoint: int = parse_bdf(params.get("endpoint", "0000:08:00.1"))
         self._rid_to_stream: int = params.get("rid_to_stream", 0x3_0000)
         self._stream_to_device: int = params.get("stream_to_device", 0)
-        self._window: list[int] = list(params.get("pci_mmio64", DEFAULT_WINDOW))
-        self._next = self._window[0]
+        self._has_smmute_driver = bool(params.get("host_smmute_driver", False))
+        self.window32: list[int] = list(params.get("pci_mmio32", DEFAULT_WINDOW32))
+        self.window64: list[int] = list(params.get("pci_mmio64", DEFAULT_WINDOW))
         self.functions: dict[int, PciFunction] = {}
 
     def stream_id(self, rid: int) -> int:
@@ -159,69 +64,46 @@ class PciHost:
         return found
 
     async def scan(self) -> None:
-        """Find the functions of the endpoint's bus, read their configuration space, size and assign their BARs."""
-        bus_number = self.endpoint >> 8
-        rids = [requester_id(bus_number, device, 0) for device in range(32)]
-        present = [rid for rid, ident in zip(rids, await self._idents(rids), strict=True) if ident != NO_DEVICE]
-        headers = await read_all(self.host.bus, [(self.ecam + ecam_offset(rid, 0x0C), 4) for rid in present])
-        multi = [rid for rid, word in zip(present, headers, strict=True) if word >> 16 & HEADER_MULTI]
-        others = [rid | function for rid in multi for function in range(1, 8)]
-        present += [rid for rid, ident in zip(others, await self._idents(others), strict=True) if ident != NO_DEVICE]
-        for rid in sorted(present):
-            await self._add(rid)
+        """Find every function, give buses, windows and BARs, form IOMMU groups, and let the host's drivers probe."""
+        await Scan(self).run()
         for function in self.functions.values():
+            function.group = self._group(function)
+            function.driver = self.host_driver(function)
+            if function.driver == "smmute":
+                self.host.printk(f"smmute {function.name}: {function.bars[0].size >> 17}x2 pages of 512 frames")
             self.record(function)
 
-    async def _idents(self, rids: list[int]) -> list[int]:
-        return await read_all(self.host.bus, [(self.ecam + ecam_offset(rid), 4) for rid in rids])
+    def host_driver(self, function: PciFunction) -> str:
+        """The host's own driver of a function; "" if it has none."""
+        if function.bridge and function.port_type is not None:
+            return "pcieport"
+        has = self._has_smmute_driver and (function.vendor, function.device) == SMMUTE
+        return "smmute" if has else ""
 
-    async def _add(self, rid: int) -> None:
-        accesses = [(self.ecam + ecam_offset(rid, offset), 4) for offset in range(0, CONFIG_SIZE, 4)]
-        words = await read_all(self.host.bus, accesses)
-        function = PciFunction(self, rid, b"".join(word.to_bytes(4, "little") for word in words))
-        self.functions[rid] = function
-        await self._size_bars(function)
-        kind = "64bit pref" if any(bar.prefetchable for bar in function.bars.values()) else "64bit"
-        printk = self.host.printk
-        class_code = function.u32(8) >> 8
-        printk(f"pci {function.name}: [{function.vendor:04x}:{function.device:04x}] type 00 class {class_code:#08x}")
-        for bar in function.bars.values():
-            end = bar.address + bar.size - 1
-            printk(f"pci {function.name}: BAR {bar.index}: assigned [mem {bar.address:#x}-{end:#x} {kind}]")
-        await function.command(CMD_MEMORY)
+    def _group(self, function: PciFunction) -> int:
+        """IOMMU group, as Linux forms them (pci_device_group): up to where ACS keeps peers apart, and all functions of a device
+        that don't; numbered in order of enumeration."""
+        parent, representative = function.parent, function
+        while parent is not None and not self._path_isolated(parent):
+            if parent.group >= 0:
+                return parent.group
+            representative = parent
+            parent = parent.parent
+        known = [f for f in self.functions.values() if f.group >= 0]
+        if not representative.isolated:
+            same = [f.group for f in known if f.rid >> 3 == representative.rid >> 3 and not f.isolated]
+            if same:
+                return same[0]
+        return max((f.group for f in known), default=-1) + 1
 
-    async def _size_bars(self, function: PciFunction) -> None:
-        bus = self.host.bus
-        await function.command(0, CMD_MEMORY)
-        registers = range(0x10, 0x28, 4)
-        old = [function.u32(offset) for offset in registers]
-        for offset in registers:
-            bus.post32(function.address(offset), 0xFFFF_FFFF)
-        masks = await read_all(bus, [(function.address(offset), 4) for offset in registers])
-        index = 0
-        while index < 6:
-            low, flags = masks[index], old[index]
-            wide = flags & 0b111 == BAR_64 and index < 5
-            mask = (low & ~0xF) | (masks[index + 1] if wide else 0xFFFF_FFFF if low else 0) << 32
-            if low & ~0xF or (wide and mask):
-                size = (~mask & 0xFFFF_FFFF_FFFF_FFFF) + 1
-                bar = Bar(index, size, flags)
-                self._assign(function, bar)
-            index += 2 if wide else 1
-        await bus.dsb()
-
-    def _assign(self, function: PciFunction, bar: Bar) -> None:
-        address = -(-self._next // bar.size) * bar.size
-        if address + bar.size > self._window[0] + self._window[1]:
-            raise ModelError(f"BAR {bar.index} of {function.name} ({bar.size:#x} bytes) must fit the PCI MMIO window")
-        if not bar.wide:
-            raise ModelError(f"BAR {bar.index} of {function.name} must be 64-bit: the host has no 32-bit window")
-        self._next = address + bar.size
-        bar.address = address
-        function.bars[bar.index] = bar
-        offset = 0x10 + 4 * bar.index
-        function.post32(offset, address & 0xFFFF_FFFF | bar.flags)
-        function.post32(offset + 4, address >> 32)
+    @staticmethod
+    def _path_isolated(bridge: PciFunction) -> bool:
+        at: PciFunction | None = bridge
+        while at is not None:
+            if not at.isolated:
+                return False
+            at = at.parent
+        return True
 
     def record(self, function: PciFunction) -> None:
         """Tell the log what the host knows of a function; `cosim lspci` shows the last record of each."""
@@ -231,7 +113,7 @@ class PciHost:
             config=function.config.hex(),
             bars=[[bar.address, bar.size] for bar in function.bars.values()],
             driver=function.driver,
-            iommu_group=self.host.vfio.group(function),
+            iommu_group=function.group,
         )
 
     # -- lspci ---------------------------------------------------------------------------------------------------------

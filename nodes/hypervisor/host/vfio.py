@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosim.api import ModelError
 from nodes.hypervisor.host.its import ItsDevice, ItsDriver
-from nodes.hypervisor.host.pci import (
+from nodes.hypervisor.host.pci_function import (
     CMD_INTX_DISABLE,
     CMD_MASTER,
     CMD_MEMORY,
@@ -30,7 +30,18 @@ MSI_IOVA_BASE = 0x0800_0000
 MSIX_ENTRY = 16
 VECTOR_MASKED = 1
 
+VIABLE = ("", "vfio-pci", "pcieport")
+"""Drivers that a function of a group in use may have."""
+
 Signal = Callable[[int], None]
+
+
+class GroupNotViable(Exception):
+    """VFIO_GROUP_FLAGS_VIABLE is not set: a function of IOMMU group `group` is with a host driver."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__(f"IOMMU group {group} is not viable")
+        self.group = group
 
 
 class Vfio:
@@ -41,45 +52,71 @@ class Vfio:
         self.open: dict[int, VfioDevice] = {}
 
     async def bind(self, name: str) -> None:
-        """Bind a function to vfio-pci by driver_override, as Arm's page does, and look at it with lspci.
+        """Bind a function to vfio-pci by driver_override, as Arm's page does, and look at it with lspci. A host driver that has
+        it is unbound first: drivers_probe leaves a bound function alone.
 
         Raises:
-            ModelError: there is no such function, or another driver has it.
+            ModelError: there is no such function.
         """
         host = self.host
         host.print("# modprobe vfio-pci")
         host.printk("VFIO - User Level meta-driver version: 0.3")
         function = host.pci.function(name)
+        if function.driver not in ("", "vfio-pci"):
+            self._unbind(function)
         host.print(f"# echo vfio-pci > /sys/bus/pci/devices/{function.name}/driver_override")
         function.driver_override = "vfio-pci"
-        host.print(f"# echo {function.name} > /sys/bus/pci/drivers_probe")
-        if function.driver not in ("", "vfio-pci"):
-            raise ModelError(f"{function.name} must have no other driver than vfio-pci; it has {function.driver}")
-        function.driver = function.driver_override
-        host.printk(f"vfio-pci {function.name}: bound, IOMMU group {self.group(function)}")
-        host.pci.record(function)
+        self._probe(function)
         host.print(f"# lspci -vv -s {function.name} | grep vfio-pci")
         for line in host.pci.lspci(function.name):
             if "vfio-pci" in line:
                 host.print(line)
 
-    def group(self, function: PciFunction) -> int:
-        """IOMMU group: functions of one device without ACS are together; numbered in order of enumeration."""
-        devices = list(dict.fromkeys(rid >> 3 for rid in self.host.pci.functions))
-        return devices.index(function.rid >> 3)
+    async def unbind(self, name: str) -> None:
+        """Give a function back: off vfio-pci, no override, and the host's own driver, if it has one, probes it.
+
+        Raises:
+            ModelError: it is open, or not bound to vfio-pci.
+        """
+        function = self.host.pci.function(name)
+        if function.driver != "vfio-pci" or function.rid in self.open:
+            raise ModelError(f"{name} must be bound to vfio-pci (driver {function.driver or 'none'!r}) and not be open")
+        self._unbind(function)
+        self.host.print(f"# echo > /sys/bus/pci/devices/{function.name}/driver_override")
+        function.driver_override = ""
+        self._probe(function)
+
+    def _unbind(self, function: PciFunction) -> None:
+        self.host.print(f"# echo {function.name} > /sys/bus/pci/devices/{function.name}/driver/unbind")
+        function.driver = ""
+        self.host.pci.record(function)
+
+    def _probe(self, function: PciFunction) -> None:
+        """drivers_probe: the driver that driver_override names, else the host's own."""
+        host = self.host
+        host.print(f"# echo {function.name} > /sys/bus/pci/drivers_probe")
+        function.driver = function.driver_override or host.pci.host_driver(function)
+        if function.driver:
+            host.printk(f"{function.driver} {function.name}: bound, IOMMU group {function.group}")
+        host.pci.record(function)
+
+    def viable(self, function: PciFunction) -> bool:
+        """Whether every function of its IOMMU group is without a driver or has one that leaves DMA to others."""
+        group = [other for other in self.host.pci.functions.values() if other.group == function.group]
+        return all(other.driver in VIABLE for other in group)
 
     async def open_device(self, name: str, ipa_map: Iterable[tuple[int, int, int]]) -> VfioDevice:
         """Open a bound function for a guest whose RAM is [(ipa, size, pa)]: IOVA = IPA, plus the MSI page.
 
         Raises:
-            ModelError: not bound to vfio-pci, open already, or its group has a function with another driver.
+            ModelError: not bound to vfio-pci, or open already.
+            GroupNotViable: its group has a function with another driver.
         """
         function = self.host.pci.function(name)
         if function.driver != "vfio-pci" or function.rid in self.open:
             raise ModelError(f"{name} must be bound to vfio-pci (driver {function.driver or 'none'!r}) and not be open")
-        for other in self.host.pci.functions.values():
-            if self.group(other) == self.group(function) and other.driver not in ("", "vfio-pci"):
-                raise ModelError(f"IOMMU group of {name} is not viable: {other.name} is driven by {other.driver}")
+        if not self.viable(function):
+            raise GroupNotViable(function.group)
         device = VfioDevice(self.host, function)
         self.open[function.rid] = device
         await device.attach(ipa_map)
