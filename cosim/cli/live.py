@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 POLL_S = 0.2
+LONGEST = 120
 
 
 @click.command()
@@ -85,20 +86,18 @@ def logs(node: str | None, run: str | None, follow: bool, as_json: bool) -> None
     directory = find_run(run)
     console = directory / "console" / f"{node}.log"
     names = {entry["name"] for entry in _plan(directory)["nodes"]} | {"cosim"}
-    if node is not None and node not in names and not console.exists() and not follow:
-        consoles = sorted(p.stem for p in (directory / "console").glob("*.log"))
-        raise UsageError(
-            f"node must be one of {', '.join(sorted(names))} or a console ({', '.join(consoles) or 'none yet'}), not {node!r}",
-            code="no-node",
-            next_step="`cosim ps` lists the nodes",
-        )
     is_console = node is not None and node not in names
-    _follow(
-        console if is_console else directory / "log.jsonl",
-        directory,
-        follow,
-        lambda line: _line(line, node, as_json, is_console),
-    )
+    path = console if is_console else directory / "log.jsonl"
+    _follow(path, directory, follow, lambda line: _line(line, node, as_json, is_console))
+    if is_console and not console.exists():
+        consoles = sorted(p.stem for p in (directory / "console").glob("*.log"))
+        late = ", and none of that name came while the run went on" if follow else ""
+        raise UsageError(
+            f"node must be one of {', '.join(sorted(names))} or a console ({', '.join(consoles) or 'none yet'}), "
+            f"not {node!r}{late}",
+            code="no-node",
+            next_step="`cosim ps` lists the nodes" + ("" if follow else "; -f waits for a console that comes later"),
+        )
 
 
 def _line(line: str, node: str | None, as_json: bool, is_console: bool) -> str | None:
@@ -113,16 +112,22 @@ def _line(line: str, node: str | None, as_json: bool, is_console: bool) -> str |
         return line
     when = entry.pop("t", entry.pop("wall", ""))
     fields = {k: v for k, v in entry.items() if k not in ("run", "t_ps", "node", "event", "wall", "traceback")}
-    text = f"{when:>14} {entry['node']}: {entry['event']}" + "".join(f" {k}={v}" for k, v in fields.items())
+    text = f"{when:>14} {entry['node']}: {entry['event']}" + "".join(f" {k}={_short(v)}" for k, v in fields.items())
     trace = entry.get("traceback")
     return clean(text + (f"\n{trace.rstrip()}" if trace else "")) + "\n"
 
 
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:32]}... ({len(text)} characters; see --json)"
+
+
 def _follow(path: Path, directory: Path, follow: bool, render: Any) -> None:
+    """Show a file that grows, or is not there yet, line by line; to the end of the run if `follow`."""
     offset = 0
     pending = ""
     while True:
-        over = not follow or (directory / "result.json").exists()
+        over = not follow or _over(directory)
         if path.exists():
             with path.open() as file:
                 file.seek(offset)
@@ -134,8 +139,18 @@ def _follow(path: Path, directory: Path, follow: bool, render: Any) -> None:
             if text is not None:
                 click.echo(text, nl=False)
         if over:
+            if pending and path.suffix == ".log":
+                click.echo(render(pending + "\n"), nl=False)  # a console need not end its last line
             return
         time.sleep(POLL_S)
+
+
+def _over(directory: Path) -> bool:
+    """Whether the run has its result, or its supervisor is gone without one."""
+    if (directory / "result.json").exists():
+        return True
+    pid = json.loads((directory / "run.json").read_text()).get("pid")
+    return pid is not None and not _alive(pid)
 
 
 @click.command()
@@ -171,6 +186,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:
+        return True  # somebody else's
     return True
 
 

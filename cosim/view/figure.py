@@ -21,6 +21,8 @@ MAX_DOTS = 200
 LINE, GAP, TOP = 26, 14, 84
 LATENCY, BETWEEN, EXITS, PAD = 420, 150, 190, 34
 LETTER, LEAST_LABEL = 7.4, 100
+TICKS = tuple(m * 10**e for e in range(20) for m in (1, 2, 5))
+"""Picoseconds; the last lies beyond any instant."""
 UNITS = ((10**12, "s"), (10**9, "ms"), (10**6, "µs"), (10**3, "ns"), (1, "ps"))
 
 
@@ -139,22 +141,15 @@ class _LogAxis:
     def __init__(self, values: Sequence[int], left: float, width: float) -> None:
         self.left, self.width = left, width
         low, high = (min(values), max(values)) if values else (1_000, 1_000_000)
-        self.low = max(t for t in _ticks(max(1, low) / 10, max(1, low)))
-        self.high = min(t for t in _ticks(max(2, high), high * 10) if t > self.low)
-        self.ticks = [tick for tick in _ticks(self.low, self.high) if self.low <= tick <= self.high]
+        self.low = max(tick for tick in TICKS if tick <= max(1, low))
+        self.high = min(tick for tick in TICKS if tick >= high and tick > self.low)
+        self.ticks = [tick for tick in TICKS if self.low <= tick <= self.high]
         if len(self.ticks) > 9:
             self.ticks = [tick for tick in self.ticks if str(int(tick)).strip("0") == "1"]
 
     def at(self, value: float) -> float:
         span = math.log(self.high / self.low)
         return self.left + self.width * math.log(max(value, self.low) / self.low) / span
-
-
-def _ticks(low: float, high: float) -> list[int]:
-    first = max(0, math.floor(math.log10(low)))
-    last = math.ceil(math.log10(high))
-    found = [m * 10**e for e in range(first, last + 1) for m in (1, 2, 5)]
-    return [tick for tick in found if low <= tick <= high] or [10**first]
 
 
 def short_time(ps: float) -> str:

@@ -20,6 +20,11 @@ def clean(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
+def count(number: int, what: str) -> str:
+    """``1 grant``, ``3,740 grants``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def error_text(entry: dict[str, Any]) -> str:
     """An error entry of result.json as lines: place and what, then what to do next."""
     place = f"{entry['where']}: " if entry.get("where") else ""
@@ -65,9 +70,9 @@ def closing_line(result: dict[str, Any]) -> str:
     wall = result["wall_s"] or 1e-9
     digest = result["digest"]
     return (
-        f"{result['status']}: {result['nodes']} nodes in {result['workers']} worker{'s' if result['workers'] != 1 else ''}, "
+        f"{result['status']}: {result['nodes']} nodes in {count(result['workers'], 'worker')}, "
         f"{fmt(result['sim_time_ps'])} simulated in {result['wall_s']:.2f} s, "
-        f"{result['events']} events ({result['events'] / wall:,.0f}/s), {result['grants']} grants, "
+        f"{result['events']:,} events ({result['events'] / wall:,.0f}/s), {count(result['grants'], 'grant')}, "
         f"digest {digest[:16] if digest else 'none'}"
     )
 
@@ -75,7 +80,9 @@ def closing_line(result: dict[str, Any]) -> str:
 def progress_line(progress: dict[str, int], rate: float, test: str) -> str:
     """The line that `up` keeps on a terminal."""
     where = f"  {test}" if test else ""
-    return f"simulated {fmt(progress['sim_time_ps'])}  {rate:,.0f} events/s  {progress['grants']} grants{where}"
+    return (
+        f"simulated {fmt(progress['sim_time_ps'])}  {rate:,.0f} events/s  {count(progress['grants'], 'grant')}{where}"
+    )
 
 
 def ps_rows(view: dict[str, Any] | None, plan: dict[str, Any], host: str) -> list[dict[str, Any]]:
