@@ -260,6 +260,7 @@ class VfioDevice:
         """Disable MSI-X and bus mastering, detach the domain and free it."""
         await self.disable_msix()
         await self.function.command(0, CMD_MASTER | CMD_INTX_DISABLE)
+        self.host.pci.record(self.function)
         domain, self._domain = self._domain, None
         if domain is not None:
             await self.host.smmu.detach(domain, self.stream_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nodes.hypervisor.host.vfio import GroupNotViable
 from nodes.hypervisor.kvm.vm import Vm
 from nodes.hypervisor.vmm import memory_map as at
 from nodes.hypervisor.vmm.passthrough import PassThrough
@@ -75,8 +76,11 @@ class Lkvm:
         megabytes = self.ram[1] >> 20
         self._say(f"  # lkvm run {spec.image} -m {megabytes} -c {len(self.vm.vcpus)} --name guest-{spec.number}")
         await self.vm.create()
-        if spec.endpoint:
-            await self._attach(spec.endpoint)
+        try:
+            if spec.endpoint:
+                await self._attach(spec.endpoint)
+        except GroupNotViable as error:
+            return await self._give_up(error)
         if prepare is not None:
             await prepare(self)
         self.reason = await self.vm.run(at.RAM + at.TWO_MIB)
@@ -88,6 +92,15 @@ class Lkvm:
             self._say(ENDED)
         else:
             self._say(f"  # KVM session ended: {self.reason}")
+        return self.reason
+
+    async def _give_up(self, error: GroupNotViable) -> str:
+        """VFIO refuses the device: kvmtool ends before any vCPU runs."""
+        self._say(f"  Error: {error}")
+        self._say("  Warning: Failed init: vfio__init")
+        self._say("  Fatal: Initialisation failed")
+        self.reason = str(error)
+        await self.vm.destroy()
         return self.reason
 
     async def _attach(self, name: str) -> None:
