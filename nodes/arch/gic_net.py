@@ -75,5 +75,7 @@ GIC_NET = Protocol(
         # VMOVP with GITS_TYPER.VMOVP = 0: the ITSs of the list meet at the new home, and go on when all have come.
         ("MeetVmovp", _Q, ("vpeid", "seqnum", "itslist", "its_number")),
         ("VmovpMet", _R, ("vpeid", "seqnum")),
+        # Distributor to redistributor: GICD_CTLR.nASSGIreq, SGIs have no active state.
+        ("StatelessSgis", _Q, ("on",)),
     ],
 )

@@ -1,14 +1,14 @@
 """The Distributor (IHI 0069H; ID values of GIC-700): SPIs, group enables, and the way between redistributors.
 
 Affinity routing is on for good in both Security states (ARE bits are RAO/WI). With two Security states GICD_CTLR.DS is RAZ/WI,
-with one it is RAO/WI. The physical distributor has no nASSGIreq (TYPER2.nASSGIcap is 0), as on GIC-720AE. Extended SPIs and NMIs
-are absent.
+with one it is RAO/WI. nASSGIreq (SGIs without active state) is RES0 as on GIC-720AE, unless `nassgi_cap` asks for it on a GICv4.1
+machine with one Security state; it changes only while all group enables are 0. Extended SPIs and NMIs are absent.
 
 Group enables go to every redistributor, which holds back what is off. GICD_CTLR.RWP is 1 until all have acknowledged a write
 that disables a group, or until the SPIs that ICENABLER disabled were given back, and for `rwp_ps` more.
 
 Parameters: `affinities` (index = ProcessorNumber; Aff3.Aff2.Aff1.Aff0, 32 bits), `spis` (number, 480), `gic_version`,
-`two_security_states`, `id_bits`, `vpe_bits`, `priority_bits` (5), `rwp_ps` (assumed 5 ns).
+`two_security_states`, `id_bits`, `vpe_bits`, `priority_bits` (5), `nassgi_cap` (false), `rwp_ps` (assumed 5 ns).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nodes.distributor.regs import GICD
 from nodes.distributor.spi import AFFINITY, IRM, Spis
 
 GRP0, GRP1_NS, GRP1_S = 1 << 0, 1 << 1, 1 << 2
-ARE_S, ARE_NS, DS, E1NWF, RWP = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 31
+ARE_S, ARE_NS, DS, E1NWF, NASSGI, RWP = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 31
 GROUPS = GRP0 | GRP1_NS | GRP1_S
 EVERYBODY = -1
 
@@ -62,6 +62,10 @@ class Distributor(Node):
         self._numbers = {f"redistributor{n}": n for n in range(len(self.affinities))}
         self._groups = 0  # group enables, bits as in the Secure view of GICD_CTLR
         self._e1nwf = 0
+        self._nassgi_cap = bool(params.get("nassgi_cap", False))
+        if self._nassgi_cap and (self.two_states or self.gic_version != "4.1"):
+            raise ModelError(f"nassgi_cap of {self.name} must be false with two Security states or before GICv4.1")
+        self._nassgi = 0
         self._rwp_ps = int(params.get("rwp_ps", ns(5)))
         self._rwp = 0  # writes whose effect is not everywhere yet
         self._acks: dict[int, tuple[int, bool]] = {}  # tag -> (acknowledges to come, RWP waits)
@@ -91,8 +95,9 @@ class Distributor(Node):
         typer |= int(any(a & 0xFF > 15 for a in self.affinities)) << 26  # RSS
         bank.configure("GICD_TYPER", typer)
         vpe_bits = int(self.params.get("vpe_bits", 16))
-        if version == "4.1" and vpe_bits != 16:
-            bank.configure("GICD_TYPER2", 1 << 7 | vpe_bits - 1)  # VIL, VID
+        if version == "4.1":
+            vil = 1 << 7 | vpe_bits - 1 if vpe_bits != 16 else 0  # VIL, VID
+            bank.configure("GICD_TYPER2", vil | int(self._nassgi_cap) << 8)
         if version != "4.1":
             bank.configure("GICD_IIDR", MODEL_IIDR)
         if version == "3":
@@ -240,7 +245,7 @@ class Distributor(Node):
     def _read_ctlr(self) -> int:
         rwp = RWP if self._rwp else 0
         if not self.two_states:
-            return self._groups | ARE_S | DS | self._e1nwf | rwp
+            return self._groups | ARE_S | DS | self._e1nwf | self._nassgi | rwp
         if self.bank.secure:
             return self._groups | ARE_S | ARE_NS | self._e1nwf | rwp
         return self._groups & GRP1_NS | ARE_S | rwp  # bit 4 of this view is ARE_NS
@@ -255,11 +260,21 @@ class Distributor(Node):
         if self.bank.secure or not self.two_states:
             self._e1nwf = new & E1NWF
         groups = self._groups & ~may | new & may
+        if self._nassgi_cap and (new ^ self._nassgi) & NASSGI:
+            self._switch_nassgi(groups, new & NASSGI)
         if groups == self._groups:
             return
         disables = bool(self._groups & ~groups)
         self._groups = groups
         self._announce(disables)
+
+    def _switch_nassgi(self, groups: int, value: int) -> None:
+        if self._groups and groups:
+            self.fault("ctlr_ignored", "nASSGIreq must not change while a group is and stays enabled", value=value >> 8)
+            return
+        self._nassgi = value
+        for peer in self.net.peers:
+            self.net.send(peer, GIC_NET.StatelessSgis, value >> 8)
 
     def _announce(self, disables: bool) -> None:
         """Tell every redistributor the group enables; RWP waits for them when the write disabled something."""

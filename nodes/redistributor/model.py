@@ -325,6 +325,11 @@ class Redistributor(Node):
         self.update_physical()
         self.physical.settle(lambda: self.net.send(peer, GIC_NET.GroupEnablesAck, tag))
 
+    @on(GIC_NET.StatelessSgis)
+    def _stateless_sgis(self, peer: Peer, enabled: int) -> None:
+        self.private.set_stateless_sgis(bool(enabled))
+        self.update_physical()
+
     # -- physical LPIs ---------------------------------------------------------------------------------------------------
 
     @on(GIC_NET.SetLpi)

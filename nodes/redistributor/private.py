@@ -36,6 +36,7 @@ class Private:
         "modifier",
         "nsacr",
         "priority",
+        "stateless_sgis",
         "two_states",
     )
 
@@ -46,6 +47,7 @@ class Private:
         self.group = self.modifier = 0
         self.edge = SGIS
         self.nsacr = 0
+        self.stateless_sgis = False
         self.priority = [0] * COUNT
 
     @property
@@ -88,7 +90,8 @@ class Private:
     def activate(self, intid: int, cancelled: bool) -> None:
         """Acknowledged: active, and the latch cleared unless it was set anew after a clear (`cancelled`)."""
         bit = 1 << intid
-        self.active |= bit
+        if not (self.stateless_sgis and bit & SGIS):
+            self.active |= bit
         if not cancelled:
             self.latch &= ~bit
 
@@ -122,6 +125,16 @@ class Private:
         return True
 
     # -- registers: `mask` bits may be changed ---------------------------------------------------------------------------
+
+    def set_active(self, bits: int) -> None:
+        """ISACTIVER0; SGIs have no active state with GICD_CTLR.nASSGIreq."""
+        self.active |= bits & ~(SGIS if self.stateless_sgis else 0)
+
+    def set_stateless_sgis(self, on: bool) -> None:
+        """GICD_CTLR.nASSGIreq changed, while all groups are disabled."""
+        self.stateless_sgis = on
+        if on:
+            self.active &= ~SGIS
 
     def set_pending(self, bits: int) -> None:
         """ISPENDR0: a latch, beside the level of a level-sensitive line."""

@@ -276,7 +276,7 @@ class Registers:
                 self._rd.physical.cancel(intid)
 
     def _set_active(self, bits: int) -> None:
-        self._rd.private.active |= bits
+        self._rd.private.set_active(bits)
 
     def _clear_active(self, bits: int) -> None:
         self._rd.private.active &= ~bits
