@@ -56,6 +56,8 @@ class Settings:
         self.guest_wait: str = params.get("guest_wait", "wfi")
         self.smmute_size: int = params.get("smmute_size", 0x100)
         self.smmute_transactions: int = params.get("smmute_transactions", 10)
+        self.smmute_fault: str = params.get("smmute_fault", "")
+        self.smmute_fault_at: int = params.get("smmute_fault_at", 1)
         self.plant: str = params.get("break", "")
         self.endpoint: str = params.get("endpoint", "0000:08:00.1")
         self.wfi_trap_policy: str = params.get("wfi_trap_policy", "")
@@ -72,6 +74,8 @@ class Settings:
             raise ModelError(f"tests must be among {', '.join(ALL_TESTS)}, not {', '.join(unknown)}")
         if self.plant not in BREAKS:
             raise ModelError(f"break must be one of {BREAKS}, not {self.plant!r}")
+        if self.smmute_fault not in ("", "read", "write"):
+            raise ModelError(f"smmute_fault must be '', 'read' or 'write', not {self.smmute_fault!r}")
         if self.guest_wait not in ("wfi", "spin"):
             raise ModelError(f"guest_wait must be 'wfi' or 'spin', not {self.guest_wait!r}")
 
@@ -123,6 +127,7 @@ class Experiment:
             "vcpus": settings.vcpus,
             "nassgireq": settings.nassgireq,
             "guest_wait": settings.guest_wait,
+            "smmute_fault_at": settings.smmute_fault_at,
         }
         spec = GuestSpec(console, self._guests, program, args, params, image, endpoint)
         self._guests += 1
@@ -130,7 +135,9 @@ class Experiment:
 
     @property
     def _smmute_args(self) -> str:
-        return f"-s {self.settings.smmute_size:#x} -n {self.settings.smmute_transactions}"
+        settings = self.settings
+        fault = f" -f {settings.smmute_fault}" if settings.smmute_fault else ""
+        return f"-s {settings.smmute_size:#x} -n {settings.smmute_transactions}{fault}"
 
     @property
     def _megabytes(self) -> int:
@@ -151,6 +158,8 @@ class Experiment:
         self.host.print("# " + VLPI_COMMAND.format(megabytes=self._megabytes, endpoint=settings.endpoint))
         guest = self._guest(VLPI, "smmute", self._smmute_args, "-k Image", settings.endpoint)
         ended = await guest.run(self._break_discard if settings.plant == "discard" else None)
+        if guest.device is None:  # VFIO refused the function: what was bound for the guest goes back
+            await self.host.vfio.unbind(settings.endpoint)
         return judge_smmute(guest.text, settings.smmute_transactions, ended)
 
     async def _two_guests(self) -> Verdict:

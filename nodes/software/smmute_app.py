@@ -3,8 +3,9 @@
 The application copies N buffers of SIZE bytes with the engine, each with its own pattern, checks the copy and prints one result
 block per transaction (one console write each); it stops at the first transaction that fails. Facts sheet 9.5.
 
-`args` may hold the application's options (``-s 0x100 -n 10``); otherwise they come from the parameters `smmute_size` and
-`smmute_transactions`. Secondary CPUs stay powered off.
+`args` may hold the application's options (``-s 0x100 -n 10 -f read``); otherwise they come from the parameters `smmute_size`,
+`smmute_transactions` and `smmute_fault`. With a fault, transaction `smmute_fault_at` (a parameter) reads from, or writes to, an
+address that the device's I/O address space does not have. Secondary CPUs stay powered off.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from nodes.software.smmute_driver import EFAULT, EINVAL, EIO, SUCCESS, Outcome, 
 INPUT, OUTPUT = 0x8100_0000, 0x9100_0000
 """Guest-physical addresses of the two buffers; each may be up to 256 MiB."""
 MAX_SIZE = OUTPUT - INPUT
+UNMAPPED = 0xF_0000_0000
+"""I/O virtual address that nothing maps: far above any guest's RAM."""
+FAULTS = ("", "read", "write")
 SEED_STEP = 0xB00F
 DUMP_BYTES = 64
 ROW = 16
@@ -27,19 +31,27 @@ _STATUS = {SUCCESS: "Success", EIO: "Input/output error", EFAULT: "Bad address",
 
 
 class Options(NamedTuple):
-    """``-s`` and ``-n``: bytes per transaction, and how many."""
+    """``-s``, ``-n``, ``-f``: bytes per transaction, how many, which access is to fault, and in which transaction."""
 
     size: int = 0x100
     transactions: int = 10
+    fault: str = ""
+    fault_at: int = 1
+
+    @property
+    def command(self) -> str:
+        """The command line."""
+        return f"./smmute -s {self.size:#x} -n {self.transactions}" + (f" -f {self.fault}" if self.fault else "")
 
 
 def parse_options(args: str, params: dict[str, Any]) -> Options:
     """Options of the command line, else of the parameters.
 
     Raises:
-        ValueError: not a number, or out of range.
+        ValueError: not a number, out of range, or no such fault.
     """
     given = {
+        "-f": str(params.get("smmute_fault", "")),
         "-s": str(params.get("smmute_size", Options().size)),
         "-n": str(params.get("smmute_transactions", Options().transactions)),
     }
@@ -52,7 +64,12 @@ def parse_options(args: str, params: dict[str, Any]) -> Options:
         raise ValueError(f"-s must be in 1..{MAX_SIZE:#x} bytes, not {size:#x}")
     if count < 1:
         raise ValueError(f"-n must be at least 1, not {count}")
-    return Options(size, count)
+    fault, at = given["-f"], int(params.get("smmute_fault_at", 1))
+    if fault not in FAULTS:
+        raise ValueError(f"-f must be read or write, not {fault!r}")
+    if at < 1:
+        raise ValueError(f"smmute_fault_at must be a transaction, 1 or more, not {at}")
+    return Options(size, count, fault, at)
 
 
 def pattern(size: int, seed: int) -> bytes:
@@ -92,13 +109,15 @@ def result_block(outcome: Outcome, output: bytes) -> str:
 async def run_application(cpu: Cpu, device: Smmute, options: Options) -> bool:
     """The application; returns whether every transaction succeeded and copied what it should."""
     seed = 0
-    for _ in range(options.transactions):
+    for number in range(1, options.transactions + 1):
+        fault = options.fault if number == options.fault_at else ""
         data = pattern(options.size, seed)
         seed += SEED_STEP
         await cpu.post_block(INPUT, data)
         await cpu.post_block(OUTPUT, bytes(options.size))
         await cpu.dsb()
-        outcome = await device.memcpy(INPUT, OUTPUT, options.size)
+        source, target = (UNMAPPED if fault == kind else at for kind, at in (("read", INPUT), ("write", OUTPUT)))
+        outcome = await device.memcpy(source, target, options.size)
         output = await cpu.load_block(OUTPUT, options.size)
         await cpu.console(result_block(outcome, output))
         if outcome.status != SUCCESS:
@@ -121,7 +140,7 @@ async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
     await cpu.console(
         f"{PROMPT}mount -t 9p -o trans=virtio hostshare /tmp/\n"
         f"{PROMPT}cd /tmp\n"
-        f"{PROMPT}./smmute -s {options.size:#x} -n {options.transactions}\n"
+        f"{PROMPT}{options.command}\n"
     )
     await run_application(cpu, device, options)
     await cpu.console(f"{PROMPT}poweroff\n")
