@@ -91,6 +91,7 @@ class Supervisor:
         self._hub: HubEnd = ThreadHub() if in_process else ProcessHub()
         self._sockets: Path | None = None
         self._ending = False
+        self._starting: anyio.CancelScope | None = None
         self._stop_sent = False
         self._queries: dict[int, anyio.Event] = {}
         self._views: dict[int, dict[str, Any]] = {}
@@ -138,12 +139,12 @@ class Supervisor:
         )
         assert self._hub.child is not None
         self.children.append(self._hub.child)
-        with anyio.move_on_after(join) as limit:
+        with anyio.move_on_after(join) as self._starting:
             if self.start == "fork":
                 await self._fork(group, endpoint)
             for worker in range(len(self.workers), len(self.plan.groups)):
                 self._took(group, start_worker(endpoint, worker, path / "workers"))
-        if limit.cancelled_caught:
+        if self._starting.cancelled_caught and self.outcome.interrupted is None:
             raise PeerError(
                 f"all {len(self.plan.groups)} workers must be started within {join:.0f} s, not {len(self.workers)} of them",
                 code="join-timeout",
@@ -396,6 +397,8 @@ class Supervisor:
             self._kill()
             return
         self._stop_sent = True
+        if self._starting is not None:
+            self._starting.cancel()  # no effect once all workers are there
         await self._hub.command("stop", "stop")
         deadline = anyio.current_time() + END_TIMEOUT_S
         while not self.done.is_set() and anyio.current_time() < deadline:

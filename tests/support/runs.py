@@ -77,7 +77,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def up(topology: Path | str, run_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def up(topology: Path | str, run_dir: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
     """`cosim up` of a small machine into `run_dir`."""
     return cosim("up", topology, "--allow-models", "tests.support", "--run-dir", run_dir, *options)
 
