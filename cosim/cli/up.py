@@ -173,6 +173,8 @@ class Screen:
             return
         if kind == "console":
             self._out(clean(data["text"]))
+        elif kind == "waiting":
+            click.echo(data["text"], err=True)
         elif kind == "test":
             self._test = data["name"] if data["status"] == "running" else ""
         elif kind == "progress" and self._live is not None:

@@ -1,22 +1,25 @@
 """The resolved plan: plain records that the launcher makes from a topology and hands to hub and workers as msgpack.
 
 Ids: nodes are numbered by sorted name; links in the order of the plan. Every time is in ps, every address in bytes.
+Named tuples: dataclasses would cost every worker a tenth of its start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from cosim.core.bounds import Distances
+if TYPE_CHECKING:
+    from cosim.core.bounds import Distances
 
 Params = dict[str, Any]
 
+NOTHING: dict[str, Any] = {}
+"""Default of the tables of a plan, which nobody changes."""
 
-@dataclass(frozen=True, slots=True)
-class RegionPlan:
+
+class RegionPlan(NamedTuple):
     """One region of an initiator's address map: accesses to [base, base + size) go over `link` with offset
     ``address - base + offset``."""
 
@@ -27,8 +30,7 @@ class RegionPlan:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkPlan:
+class LinkPlan(NamedTuple):
     """A one-way link from port to port. `attributes` are facts that the plan gives the receiver about the sender (for
     example ``{"stream_id": 0x30801}`` on an endpoint's link to the SMMU): a sender cannot forge them."""
 
@@ -38,24 +40,24 @@ class LinkPlan:
     dst: int
     dst_port: str
     latency: int
-    attributes: Params = field(default_factory=dict)
+    attributes: Params = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class NodePlan:
-    """One node: `kind` names the model among the entry points, `maps` gives each initiator port its address map."""
+class NodePlan(NamedTuple):
+    """One node: `kind` names the model among the entry points, `maps` gives each initiator port its address map. `external`
+    says how a foreign process plays it (`cosim.run.foreign`); None for a Python model."""
 
     id: int
     name: str
     kind: str
     params: Params
     reaction: int = 0
-    maps: dict[str, tuple[RegionPlan, ...]] = field(default_factory=dict)
+    maps: dict[str, tuple[RegionPlan, ...]] = NOTHING
     model: str = "python"
+    external: Params | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A whole run. `tests` are the names that have to be reported by the software; `groups` the node ids per worker."""
 
     name: str
@@ -64,11 +66,13 @@ class Plan:
     links: tuple[LinkPlan, ...]
     groups: tuple[tuple[int, ...], ...]
     tests: tuple[str, ...] = ()
-    parameters: Params = field(default_factory=dict)
+    parameters: Params = NOTHING
     until: int | None = None
 
     def distances(self) -> Distances:
         """Latency distances over the whole topology."""
+        from cosim.core.bounds import Distances  # workers need none
+
         return Distances(
             len(self.nodes), [(k.src, k.dst, k.latency) for k in self.links], [n.reaction for n in self.nodes]
         )
@@ -98,6 +102,7 @@ class Plan:
                         port: [[r.base, r.size, r.link, r.offset, r.name] for r in regions]
                         for port, regions in n.maps.items()
                     },
+                    **({} if n.external is None else {"external": n.external}),
                 }
                 for n in self.nodes
             ],
@@ -136,8 +141,7 @@ class Plan:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlan:
+class WorkerPlan(NamedTuple):
     """The part of a plan that one worker receives in WELCOME: its nodes, the links that touch them, names and workers of
     the nodes at their other ends, and the early-return times."""
 
@@ -194,4 +198,13 @@ class WorkerPlan:
 
 def _node(data: dict[str, Any]) -> NodePlan:
     maps = {port: tuple(RegionPlan(*r) for r in regions) for port, regions in data["maps"].items()}
-    return NodePlan(data["id"], data["name"], data["kind"], data["params"], data["reaction"], maps, data["model"])
+    return NodePlan(
+        data["id"],
+        data["name"],
+        data["kind"],
+        data["params"],
+        data["reaction"],
+        maps,
+        data["model"],
+        data.get("external"),
+    )

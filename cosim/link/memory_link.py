@@ -18,6 +18,7 @@ class Switch:
         self._peeked: list[tuple[bytes, bytes] | None] = []
         self._workers: dict[bytes, MemorySocket] = {}
         self.closed: list[bytes] = []
+        self.twice: list[bytes] = []
 
     def connect(self, identity: str) -> MemorySocket:
         """A worker's end."""

@@ -51,6 +51,7 @@ class FastHubSocket:
         self._control = -1
         self._control_ready = False
         self.closed: list[bytes] = []
+        self.twice: list[bytes] = []
         self.refused = 0
 
     def watch(self, fd: int) -> None:
@@ -160,6 +161,8 @@ class FastHubSocket:
         name = peer.codec.identity
         if not name or name in self._by_name or peer.codec.socket_type != b"DEALER":
             self.refused += 1
+            if name in self._by_name:
+                self.twice.append(name)
             self._drop(peer)
             return False
         peer.name = name

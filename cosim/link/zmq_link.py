@@ -32,6 +32,7 @@ class HubSocket:
         self._poller.register(self._socket, zmq.POLLIN)
         self._control: int | None = None
         self.closed: list[bytes] = []  # libzmq does not tell
+        self.twice: list[bytes] = []  # nor this: a second DEALER of one name is dropped silently
 
     def watch(self, fd: int) -> None:
         """Also wake `wait` when the file descriptor is readable."""

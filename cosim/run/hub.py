@@ -15,23 +15,27 @@ Commands: stop reason | lost worker text | query number registers | release work
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import msgpack
 
 from cosim.core.barrier import Barrier, Out, ProtocolViolation
 from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode
-from cosim.core.journal import HEADER, frame_record
 from cosim.core.plan import Plan
 from cosim.core.time import NEVER, fmt
 from cosim.link.base import LinkClosed
+from cosim.run.foreign import Refusal, foreign_nodes, frame_text
+from cosim.run.hubparts import Journal, gather, place_of
 
 PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
 QUERY_TIMEOUT_S = 0.5
+
+_OWN_FAULTS = ("bad-frame", "forged-source", "message-in-the-past", "bad-link")
 
 # Bound once: an attribute of an enum class costs a call each time.
 _DONE, _GRANT = FrameType.DONE, FrameType.GRANT
@@ -40,43 +44,17 @@ Emit = Callable[[list[Any]], None]
 
 
 class HubLink(Protocol):
-    """What the hub needs of its link. `closed` names the workers whose connections ended, if the link can tell."""
+    """What the hub needs of its link. `closed` names the workers whose connections ended, `twice` those that came a second
+    time, if the link can tell."""
 
     closed: list[bytes]
+    twice: list[bytes]
 
     def wait(self, timeout_ms: int | None) -> bool: ...
 
     def receive(self) -> tuple[bytes, bytes] | None: ...
 
     def send(self, identity: bytes, frame: bytes) -> None: ...
-
-
-class Journal:
-    """One append-only file per worker: what was delivered to it (G) and what came back (D)."""
-
-    def __init__(self, folder: Path | None, workers: int) -> None:
-        self._files: list[BinaryIO] = []
-        if folder is not None:
-            for worker in range(workers):
-                file = (folder / f"w{worker}.journal").open("wb", buffering=1 << 16)
-                file.write(HEADER)
-                self._files.append(file)
-
-    def add(self, worker: int, tag: bytes, frame: bytes) -> None:
-        """Append one frame."""
-        if self._files:
-            self._files[worker].write(frame_record(tag + frame))
-
-    def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
-        for file in self._files:
-            file.flush()
-
-    def close(self) -> None:
-        """Flush and close."""
-        for file in self._files:
-            file.close()
-        self._files = []
 
 
 class Hub:
@@ -90,6 +68,7 @@ class Hub:
         commands: takes the supervisor's pending commands; called when `link.wait` says that there are any.
         join_timeout_s: wall-clock limit for all workers to be ready.
         stall_s: wall-clock limit of one grant before the supervisor is asked to look at the worker; 0 is off.
+        tokens: what the HELLO of each foreign node must show, by name.
     """
 
     def __init__(
@@ -102,6 +81,7 @@ class Hub:
         commands: Callable[[], list[list[Any]]] = list,
         join_timeout_s: float = 60.0,
         stall_s: float = 30.0,
+        tokens: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
         self.link = link
@@ -114,7 +94,8 @@ class Hub:
         self.names = [self._worker_name(group) for group in plan.groups]
         until = NEVER if plan.until is None else plan.until
         self.barrier = Barrier(distances.between(plan.groups), until=until, names=self.names)
-        self._identity = [f"w{worker}".encode() for worker in range(count)]
+        self._foreign = foreign_nodes(plan, self._returns, tokens or {}, stall_s)
+        self._identity = [f"w{w}".encode() if w not in self._foreign else self.names[w].encode() for w in range(count)]
         self._worker = {identity: worker for worker, identity in enumerate(self._identity)}
         self._pid: dict[int, int] = {}
         self._ready: set[int] = set()
@@ -132,7 +113,7 @@ class Hub:
         self._stop: str | None = None
         self._errors = 0
         self.events = self.grants = self.messages = self.frames = 0
-        self._join_deadline = time.monotonic() + join_timeout_s
+        self._began = time.monotonic()
         self._join_timeout = join_timeout_s
         self._stall = stall_s
         self._next_progress = 0.0
@@ -170,8 +151,13 @@ class Hub:
             if self._stop is None and not self._granted_at and self._ready:
                 break  # all reports are in: another receive would only find nothing
         for identity in self.link.closed:
-            self.emit(["unreachable", self._worker[identity], "its connection ended"])
+            if identity in self._worker:
+                self.emit(["unreachable", self._worker[identity], "its connection ended"])
         self.link.closed.clear()
+        for identity in self.link.twice:
+            if (worker := self._worker.get(identity)) in self._foreign:
+                self._fault(worker, "duplicate", f"a second connection came under the name {identity.decode()}")
+        self.link.twice.clear()
         if self._stop is None:
             self._grant()
         now = time.monotonic()
@@ -202,17 +188,34 @@ class Hub:
         self.frames += 1
         worker = self._worker.get(identity)
         if worker is None:
-            self.link.send(
-                identity, encode(FrameType.REFUSED, "unknown-name", f"no worker is called {identity!r} here")
-            )
+            self._stranger(identity, data)
             return
+        if worker in self._foreign and worker in self._lost:
+            return  # one message says what it did
+        shown = f"; {frame_text(data)}" if worker in self._foreign else ""
         try:
             frame = decode(data)
             self._handle(worker, frame, data)
         except WireError as error:
-            self._fault(worker, "bad-frame", str(error))
+            self._fault(worker, "bad-frame", f"{error}{shown}")
         except ProtocolViolation as error:
-            self._fault(error.worker, error.rule, error.text)
+            self._fault(error.worker, error.rule, f"{error.text}{shown}")
+        except Refusal as error:
+            self._refuse(identity, error.code, error.what)
+            self._fault(worker, error.code, f"its HELLO was refused: {error.what}")
+
+    def _stranger(self, identity: bytes, data: bytes) -> None:
+        """A frame from somebody of another name; while a foreign node is awaited that is most likely it."""
+        open_names = [f.name for f in self._foreign.values() if not f.joined]
+        what = f"routing id must be the name of a node that is awaited ({', '.join(open_names) or 'none'}), not {identity!r}"
+        self._refuse(identity, "unknown-name", what)
+        for worker, foreign in self._foreign.items():
+            if not foreign.joined:
+                return self._fault(worker, "unknown-name", f"{what}; {frame_text(data)}")
+
+    def _refuse(self, identity: bytes, code: str, what: str) -> None:
+        with suppress(LinkClosed):
+            self.link.send(identity, encode(FrameType.REFUSED, code, what))
 
     def _handle(self, worker: int, frame: Frame, data: bytes) -> None:
         if frame.type is _DONE:
@@ -222,12 +225,19 @@ class Hub:
         elif frame.type is FrameType.READY:
             self._set_ready(worker, *frame.body)
         elif frame.type is FrameType.LOG:
+            if worker in self._foreign:
+                self._foreign[worker].check_side(frame.body[0])
             self._add_side(frame.body[0])
         elif frame.type is FrameType.ERROR:
             self._model_error(worker, frame.body)
+        elif frame.type is FrameType.BYE and worker in self._foreign:
+            if worker not in self._said_bye:
+                raise ProtocolViolation("order", "BYE must not come before the hub's", worker)
+            final = self._finals[worker] = self._foreign[worker].final(frame.body[1])
+            self.events += final[1]
         elif frame.type is FrameType.BYE:
             self._finals[worker] = msgpack.unpackb(frame.body[1], strict_map_key=False)
-        elif frame.type is FrameType.STATUS:
+        elif frame.type is FrameType.STATUS and worker not in self._foreign:
             self._status(worker, *frame.body)
         else:
             raise WireError(f"a hub must not get {frame.type.name}")
@@ -235,6 +245,10 @@ class Hub:
     def _hello(self, worker: int, body: tuple[Any, ...]) -> None:
         version, name, _kind, pid, _options = body
         identity = self._identity[worker]
+        if worker in self._foreign:
+            self._pid[worker] = pid
+            self._welcome(worker, self._foreign[worker].admit(body))
+            return
         if version[:1] != VERSION[:1]:
             self.link.send(
                 identity, encode(FrameType.REFUSED, "version", f"protocol version must be {VERSION}, not {version}")
@@ -244,11 +258,15 @@ class Hub:
             self._fault(worker, "duplicate", f"a second HELLO came for {name}")
             return
         self._pid[worker] = pid
-        plan = self.plan.worker_plan(worker, dict(self._returns[worker])).to_msgpack()
-        self.link.send(identity, encode(FrameType.WELCOME, VERSION, plan, [LIMITS.max_frame, LIMITS.max_messages]))
-        self.emit(["joined", worker, pid])
+        self._welcome(worker, self.plan.worker_plan(worker, dict(self._returns[worker])).to_msgpack())
+
+    def _welcome(self, worker: int, plan: bytes) -> None:
+        self._send(worker, encode(FrameType.WELCOME, VERSION, plan, [LIMITS.max_frame, LIMITS.max_messages]))
+        self.emit(["joined", worker, self._pid[worker]])
 
     def _set_ready(self, worker: int, next_event: int, next_out: int) -> None:
+        if worker in self._foreign:
+            self._foreign[worker].ready(next_event, next_out)
         self.barrier.ready(worker, next_event, next_out)
         self._next[worker] = next_event
         self._ready.add(worker)
@@ -257,6 +275,8 @@ class Hub:
 
     def _done(self, worker: int, body: tuple[Any, ...], data: bytes) -> None:
         seq, now, next_event, next_out, events, batches, side = body
+        if worker in self._foreign:
+            batches, events = self._foreign[worker].answered(body), 0
         if any(not 0 <= b[0] < len(self.names) or b[0] == worker for b in batches):
             raise WireError(
                 f"a batch must be for another worker of 0..{len(self.names) - 1}, not {[b[0] for b in batches]}"
@@ -275,6 +295,8 @@ class Hub:
 
     def _grant(self) -> None:
         for worker, seq, bound in self.barrier.grants():
+            if worker in self._foreign:
+                self._foreign[worker].granted(self._blobs[worker])
             frame = encode(_GRANT, seq, bound, self._blobs[worker])
             self._next[worker] = min(self._next[worker], self._arrival[worker])
             self._blobs[worker] = []
@@ -321,7 +343,9 @@ class Hub:
             node=self.plan.nodes[self.plan.groups[worker][0]].name,
             sim_time_ps=self._now[worker],
             where=f"worker w{worker}",
-            next_step="docs/protocol.md explains the rule; a Python worker that breaks it is a fault of cosim: please report it",
+            next_step="docs/attach.md explains the rule, `cosim conform` shows it to you alone"
+            if worker in self._foreign
+            else "docs/protocol.md explains the rule; a Python worker that breaks it is a fault of cosim: please report it",
             exit_code=4,
         )
 
@@ -334,10 +358,10 @@ class Hub:
             f"model {node} failed at {fmt(sim_time)}: {what}",
             node=node,
             sim_time_ps=sim_time,
-            where=_place(text),
+            where=place_of(text),
             next_step="its traceback is in log.jsonl (cosim logs NODE); mend the model, or report it if it is one of cosim's",
             traceback=text,
-            exit_code=3 if code not in ("bad-frame", "forged-source", "message-in-the-past", "bad-link") else 5,
+            exit_code=4 if worker in self._foreign else 5 if code in _OWN_FAULTS else 3,
         )
 
     def _error(self, code: str, what: str, *, exit_code: int, **fields: Any) -> None:
@@ -362,25 +386,34 @@ class Hub:
         if len(self._ready) == len(self.names):
             shown = max(self._now) if horizon >= NEVER else horizon
             self.emit(["progress", shown, self.events, self.grants, self.messages])
-        if len(self._ready) < len(self.names) and now > self._join_deadline and self._stop is None:
-            missing = [self.names[w] for w in range(len(self.names)) if w not in self._ready]
+        if len(self._ready) < len(self.names) and self._stop is None:
+            self._check_join(now)
+        for worker, since in self._granted_at.items():
+            limit = self._foreign[worker].stall_s if worker in self._foreign else self._stall
+            if limit and now - since > limit and worker not in self._stalled:
+                self._stalled.add(worker)
+                self.emit(["stall", worker, now - since])
+        for number, (deadline, _missing, _found) in list(self._replies.items()):
+            if now > deadline:
+                self._reply(number)
+
+    def _check_join(self, now: float) -> None:
+        """Say who is late."""
+        limits = {
+            w: self._foreign[w].wait_s if w in self._foreign else self._join_timeout for w in range(len(self.names))
+        }
+        late = [w for w, limit in limits.items() if w not in self._ready and now - self._began > limit]
+        if late:
+            missing = [self.names[w] for w in late]
             self._error(
                 "join-timeout",
-                f"every worker must be ready within {self._join_timeout:.0f} s; not ready: {', '.join(missing[:8])}",
+                f"every worker must be ready within {limits[late[0]]:.0f} s; not ready: {', '.join(missing[:8])}",
                 node=missing[0],
                 sim_time_ps=0,
                 where="start-up",
                 next_step="see log.jsonl for what the worker printed; a slow machine needs a longer --join-timeout",
                 exit_code=4,
             )
-        if self._stall:
-            for worker, since in self._granted_at.items():
-                if now - since > self._stall and worker not in self._stalled:
-                    self._stalled.add(worker)
-                    self.emit(["stall", worker, now - since])
-        for number, (deadline, _missing, _found) in list(self._replies.items()):
-            if now > deadline:
-                self._reply(number)
 
     def _add_side(self, packed: bytes) -> None:
         for record in msgpack.unpackb(packed, strict_map_key=False):
@@ -396,7 +429,7 @@ class Hub:
     # -- the live view -------------------------------------------------------------------------------------------------
 
     def _query(self, number: int, registers: int) -> None:
-        asked = {w for w in self._ready if w not in self._granted_at and w not in self._lost}
+        asked = {w for w in self._ready if w not in self._granted_at and w not in self._lost and w not in self._foreign}
         self._replies[number] = (time.monotonic() + QUERY_TIMEOUT_S, set(asked), [])
         for worker in sorted(asked):
             self._send(worker, encode(FrameType.QUERY, number, registers))
@@ -449,57 +482,27 @@ class Hub:
                 self._take(*item)
 
     def _report(self, reason: str) -> dict[str, Any]:
-        nodes: dict[str, Any] = {}
-        registers: list[Any] = []
-        sent: list[Any] = []
-        work: list[Any] = []
-        end_time = 0
-        for worker in sorted(self._finals):
-            time_ps, _events, messages, entries, side, snapshots, traffic = self._finals[worker]
-            registers += snapshots
-            sent += traffic[0]
-            work += traffic[1]
-            end_time = max(end_time, time_ps)
-            self.messages += messages
-            for name, now, count, digest, counters, waits, off, epochs in entries:
-                nodes[name] = {
-                    "now": now,
-                    "count": count,
-                    "digest": digest,
-                    "counters": counters,
-                    "waits": waits,
-                    "off": off,
-                    "epochs": epochs,
-                }
-            if side is not None:
-                self._add_side(side)
+        found = gather(self._finals)
+        self.messages += found.messages
+        for side in found.sides:
+            self._add_side(side)
         self._release_side(NEVER)
-        off = len(nodes) == len(self.plan.nodes) and all(n["off"] for n in nodes.values())
+        complete = len(found.nodes) == len(self.plan.nodes)
+        off = complete and all(n["off"] for n in found.nodes.values())
         if off and reason == "until":
             reason = "quiescent"  # the machine was off before that time
         return {
             "reason": reason,
             "off": off,
-            "complete": len(nodes) == len(self.plan.nodes),
-            "sim_time_ps": self.plan.until if reason == "until" else end_time,
+            "complete": complete,
+            "sim_time_ps": self.plan.until if reason == "until" else found.end_time,
             "events": self.events,
             "grants": self.grants,
             "messages": self.messages,
             "frames": self.frames,
-            "nodes": nodes,
-            "registers": registers,
-            "sent": sent,
-            "work": work,
+            "nodes": found.nodes,
+            "registers": found.registers,
+            "sent": found.sent,
+            "work": found.work,
             "view": [w._asdict() for w in self.barrier.explain()],
         }
-
-
-def _place(text: str) -> str:
-    """The last ``file:line`` of a traceback."""
-    place = ""
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith('File "'):
-            path, _, rest = line[6:].partition('"')
-            place = f"{path}:{rest.split(',')[1].strip().removeprefix('line ')}"
-    return place

@@ -84,6 +84,7 @@ def main() -> int:
         commands=commands,
         join_timeout_s=order["join_timeout_s"],
         stall_s=order["stall_s"],
+        tokens=order["tokens"],
     )
     emit(["bound"])
     try:

@@ -9,7 +9,7 @@ import struct
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +162,20 @@ class ThreadHub(HubEnd):
             thread.join(timeout=1.0)
 
 
-def hub_order(plan: Plan, endpoint: str, journal: Path, join_timeout_s: float, stall_s: float) -> dict[str, Any]:
-    """The order that a hub process reads first."""
+def hub_order(
+    plan: Plan,
+    endpoint: str,
+    journal: Path,
+    join_timeout_s: float,
+    stall_s: float,
+    tokens: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The order that a hub process reads first; `tokens` are the secrets of foreign nodes by name."""
     return {
         "endpoint": endpoint,
         "plan": plan.to_dict(),
         "journal": os.fspath(journal),
         "join_timeout_s": join_timeout_s,
         "stall_s": stall_s,
+        "tokens": dict(tokens or {}),
     }

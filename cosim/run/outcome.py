@@ -41,6 +41,11 @@ class Outcome:
     def __post_init__(self) -> None:
         self.tests = {name: TestRecord(name) for name in self.plan.tests}
 
+    @property
+    def tainted(self) -> list[str]:
+        """The nodes of class best_effort: a run with any can't be repeated, and its digest proves nothing."""
+        return [n.name for n in self.plan.nodes if n.external is not None and n.external["class"] == "best_effort"]
+
     def note_test(self, time: int, payload: list[Any]) -> TestRecord:
         """Account for a test record [name, status, detail, extra, epoch]."""
         name, status, detail, extra, epoch = payload
@@ -104,6 +109,7 @@ class Outcome:
         return {
             "status": self.status(),
             "digest": run_digest({n: (e["count"], e["digest"]) for n, e in nodes.items()}) if complete else None,
+            "tainted": self.tainted,
             "seed": self.plan.seed,
             "topology": self.plan.name,
             "parameters": self.plan.parameters,

@@ -84,7 +84,9 @@ class Child:
     def start(cls, name: str, argv: list[str], stderr: Path, **kwargs: Any) -> Child:
         """Start a program."""
         with stderr.open("wb") as file:
-            return cls(name, subprocess.Popen(argv, stderr=file, process_group=0, env=_environment(), **kwargs), stderr)
+            return cls(
+                name, subprocess.Popen(argv, stderr=file, process_group=0, env=child_environment(), **kwargs), stderr
+            )
 
     @property
     def status(self) -> int | None:
@@ -131,7 +133,7 @@ class Child:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0]
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The parent's environment with one thread per numeric library and hashing as always (it decides nothing in a model)."""
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.abc
 
-from cosim.core.plan import Plan
+from cosim.core.plan import NodePlan, Plan
 from cosim.core.time import fmt
 from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
+from cosim.run.attached import Attached
 from cosim.run.control import serve
 from cosim.run.forkserver import UNFIT
 from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
@@ -80,6 +81,10 @@ class Supervisor:
         self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
         self.children: list[Child] = []
         self.workers: list[Child] = []
+        self._foreign: dict[int, Child] = {}
+        self._attached: Attached | None = None
+        # Groups of foreign nodes come last.
+        self._local = sum(plan.nodes[group[0]].external is None for group in plan.groups)
         self.progress: dict[str, int] = {"sim_time_ps": 0, "events": 0, "grants": 0, "messages": 0}
         self.counters: Counter[str] = Counter()
         self.state = "starting"
@@ -127,6 +132,8 @@ class Supervisor:
             "run.json", {"pid": os.getpid(), "control": str(control), "topology": self.plan.name, "state": "starting"}
         )
         self.log.own("run starts", nodes=len(self.plan.nodes), workers=self.outcome.workers, seed=self.plan.seed)
+        if self.outcome.tainted:
+            self.log.own("the run is tainted: it can't be repeated", best_effort=self.outcome.tainted)
         if isinstance(self._hub, ThreadHub):
             self._hub.start(self.plan, path / "journal", self.limits.stall_s)
             return
@@ -134,15 +141,17 @@ class Supervisor:
         room_for(len(self.plan.groups))
         endpoint = f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
         join = self.limits.join_deadline(len(self.plan.groups))
-        await self._hub.start(
-            hub_order(self.plan, endpoint, path / "journal", join, self.limits.stall_s), path / "workers"
+        self._attached = Attached(self.plan, endpoint, self._sockets, path)
+        order = hub_order(
+            self.plan, endpoint, path / "journal", join, self.limits.stall_s, tokens=self._attached.tokens
         )
+        await self._hub.start(order, path / "workers")
         assert self._hub.child is not None
         self.children.append(self._hub.child)
         with anyio.move_on_after(join) as self._starting:
             if self.start == "fork":
                 await self._fork(group, endpoint)
-            for worker in range(len(self.workers), len(self.plan.groups)):
+            for worker in range(len(self.workers), self._local):
                 self._took(group, start_worker(endpoint, worker, path / "workers"))
         if self._starting.cancelled_caught and self.outcome.interrupted is None:
             raise PeerError(
@@ -151,6 +160,20 @@ class Supervisor:
                 where="start-up",
                 next_step="a slow machine needs a longer --join-limit; see workers/forkserver.stderr in the run directory",
             )
+        for worker, node in self._attached.nodes.items():
+            self._attach(group, worker, node)
+
+    def _attach(self, group: anyio.abc.TaskGroup, worker: int, node: NodePlan) -> None:
+        """Start a foreign node, or say how it is awaited."""
+        assert self._attached is not None and node.external is not None
+        if node.external["connect"]:
+            self.log.own("waiting for a foreign node", node_name=node.name)
+            self._show("waiting", node=node.name, text=self._attached.invitation(node))
+            return
+        child = self._attached.start(node)
+        self.children.append(child)
+        self._foreign[worker] = child
+        group.start_soon(self._watch, worker, child)
 
     def _took(self, group: anyio.abc.TaskGroup, child: Child) -> None:
         """Account for a new worker; they come in the order of their numbers."""
@@ -160,7 +183,7 @@ class Supervisor:
 
     async def _fork(self, group: anyio.abc.TaskGroup, endpoint: str) -> None:
         """Have the workers forked. Returns with fewer when the fork server says that it can't: the others start by exec."""
-        count = len(self.plan.groups)
+        count = self._local
         modules = sorted({node.model.partition(":")[0] for node in self.plan.nodes if ":" in node.model})
         if self.link == "zmq":
             modules.append("cosim.link.zmq_link")
@@ -188,18 +211,23 @@ class Supervisor:
 
     async def _watch(self, worker: int, child: Child) -> None:
         status = await child.wait()
-        if not self._ending and status != 0:
+        if not self._ending and (status != 0 or worker >= self._local):
             await anyio.sleep(0.05)  # what it said last is on its way through the hub
             await self._hub.command("lost", worker, child.how_it_ended())
+
+    def _child(self, worker: int) -> Child | None:
+        """The process of a worker; None for a foreign one that was started by somebody else."""
+        return self.workers[worker] if worker < self._local else self._foreign.get(worker)
 
     async def _lost(self, worker: int, text: str) -> None:
         """The hub could not reach a worker: say how its process ended, if it did."""
         how = text
         if not self.in_process:
-            child = self.workers[worker]
+            child = self._child(worker)
             with anyio.move_on_after(1.0):
-                await child.wait()
-                how = child.how_it_ended()
+                if child is not None:
+                    await child.wait()
+                    how = child.how_it_ended()
         await self._hub.command("lost", worker, how)
 
     async def _serve_hub(self) -> None:
@@ -364,22 +392,26 @@ class Supervisor:
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
         if self.in_process:
             return  # one process: its threads share the caller's clock, and the caller can see
-        child = self.workers[worker]
-        cpu, state = child.cpu_and_state()
+        child = self._child(worker)
+        cpu, state = (0.0, "unknown") if child is None else child.cpu_and_state()
         before = self._cpu.setdefault(worker, cpu)
-        if state != "S" and cpu - before < self.limits.stall_s:
+        first = self.plan.nodes[self.plan.groups[worker][0]]
+        own = None if first.external is None else first.external["wall_limit_ms"]
+        limit = self.limits.stall_s if own is None else own / 1000
+        if child is not None and state != "S" and cpu - before < limit:
             await self._hub.command("release", worker)
             return
         nodes = ", ".join(self.plan.nodes[n].name for n in self.plan.groups[worker][:4])
         self.outcome.errors.append(
             PeerError(
-                f"{nodes} must answer a grant within {self.limits.stall_s:.0f} s, and has not for {seconds:.0f} s "
+                f"{nodes} must answer a grant within {limit:.0f} s, and has not for {seconds:.0f} s "
                 f"(process state {state}, {cpu - before:.1f} s of CPU since)",
                 code="worker-stalled",
-                node=self.plan.nodes[self.plan.groups[worker][0]].name,
+                node=first.name,
                 sim_time_ps=self.progress["sim_time_ps"],
-                where=f"worker w{worker}, pid {child.pid}",
-                next_step="look at that process (py-spy dump, gdb); a longer limit is --stall-limit, 0 switches it off",
+                where=f"worker w{worker}, pid {child.pid if child is not None else 'unknown'}",
+                next_step="look at that process (py-spy dump, gdb); a longer limit is --stall-limit (or wall_limit of an "
+                "external node), 0 switches it off",
             )
         )
         self._stop_sent = True

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from cosim.core.route import ADDRESS_LIMIT
 from cosim.node.node import Port
 from cosim.topo.catalogue import NOT_INSTALLED, PATH, Catalogue, ModelUnavailable, allowed, describe_port, fits
 from cosim.topo.errors import did_you_mean
 from cosim.topo.expand import Expander, LinkItem, Machine, MapItem, NodeItem, WindowItem
+from cosim.topo.external import Externals
 from cosim.topo.load import Source
+from cosim.topo.schema import ExternalSpec, ModelSpec
 
 
 class Checker:
-    """Checks a machine; errors go to the expander's list. `models`: import path by node name, for nodes that have one."""
+    """Checks a machine; errors go to the expander's list.
+
+    `models`: import path by node name, for nodes that have one, or "external"; `externals`: plain form of an external node's
+    block, by node name.
+    """
 
     def __init__(self, source: Source, machine: Machine, expander: Expander, catalogue: Catalogue) -> None:
         self.source = source
@@ -22,6 +30,9 @@ class Checker:
         self.catalogue = catalogue
         self.nodes: dict[str, NodeItem] = {}
         self.models: dict[str, str] = {}
+        self.externals: dict[str, dict[str, Any]] = {}
+        self._interfaces: dict[str, dict[str, Port]] = {}
+        self._blocks = Externals(expander, Path(source.name).parent)
 
     def check(self, allow: Sequence[str]) -> None:
         """Everything."""
@@ -65,23 +76,46 @@ class Checker:
         for node in self.nodes.values():
             key = node.name if node.name in chosen else node.kind
             if key in chosen and key not in refused and chosen[key] != "python":
-                if self._dotted(key, chosen[key], allow):
-                    self.models[node.name] = chosen[key]
+                model = chosen[key]
+                if isinstance(model, ModelSpec):
+                    if not self._external(key, node, model.external):
+                        refused.add(key)
+                elif self._dotted(key, model, allow):
+                    self.models[node.name] = model
                 else:
                     refused.add(key)
             elif key not in refused and ("models", node.kind) not in self.source.broken:
                 self._installed(node)
         self._load()
 
+    def _external(self, key: str, node: NodeItem, spec: ExternalSpec) -> bool:
+        """Account for a node that a foreign process plays; whether its block is right."""
+        installed = self.catalogue.models.get(node.kind)
+        try:
+            known = None if installed is None else self.catalogue.ports(installed)
+        except ModelUnavailable:
+            known = None
+        ports = self._blocks.ports(key, spec, known)
+        plain = None if ports is None else self._blocks.plain(key, node.name, spec, ports)
+        reaction = self._blocks.reaction(key, spec)
+        if ports is None or plain is None or (reaction is None and spec.lookahead is not None):
+            return False
+        if reaction is not None:
+            node.reaction = reaction
+        self.models[node.name] = "external"
+        self.externals[node.name] = plain
+        self._interfaces[node.name] = ports
+        return True
+
     def _dotted(self, key: str, model: str, allow: Sequence[str]) -> bool:
         """Whether `models` may say this."""
         path = ("models", key)
         if model == "external":
             self.report(
-                f"model of {key} must run in this version's own processes: external simulators can't be attached yet",
+                f"external model of {key} must say how it is started or connects, not just external",
                 path,
                 code="model-external",
-                next_step="say python, or a class as package.module:Class",
+                next_step="for example {external: {argv: [PROGRAM, ARGUMENT...]}}; see docs/attach.md",
             )
         elif not PATH.match(model):
             self.report(
@@ -126,6 +160,8 @@ class Checker:
         """Import every model once."""
         failed: dict[str, str] = {}
         for name, model in list(self.models.items()):
+            if name in self.externals:
+                continue
             if model not in failed:
                 try:
                     self.catalogue.ports(model)
@@ -179,7 +215,7 @@ class Checker:
         model = self.models.get(name)
         if model is None:
             return None
-        ports = self.catalogue.ports(model)
+        ports = self._interfaces.get(name) or self.catalogue.ports(model)
         if port not in ports:
             self.report(
                 f"node {name} has no port {port!r}",

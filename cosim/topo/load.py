@@ -18,8 +18,10 @@ from cosim.errors import TopologyError
 from cosim.topo.errors import Path, TopologyErrors, did_you_mean
 from cosim.topo.schema import (
     DeploySpec,
+    ExternalSpec,
     LinkSpec,
     MapSpec,
+    ModelSpec,
     NodeSpec,
     ParameterSpec,
     PowerSpec,
@@ -41,7 +43,8 @@ _ENTRIES: tuple[tuple[Path, type[BaseModel] | None], ...] = (
     (("system", "maps", "*"), MapSpec),
     (("system", "maps", "*", "sees", "*"), SeesSpec),
     (("system", "power"), PowerSpec),
-    (("models", "*"), None),
+    (("models", "*", "external"), ExternalSpec),
+    (("models", "*"), ModelSpec),
     (("deploy",), DeploySpec),
     (("tests", "*"), TestSpec),
     (("system",), SystemSpec),
@@ -124,8 +127,13 @@ def _keys(schema: type[BaseModel]) -> list[str]:
     return [f.alias or name for name, f in schema.model_fields.items()]
 
 
+def _path(detail: ErrorDetails) -> Path:
+    """Where an error is; without the tags of unions, which stand in brackets."""
+    return tuple(part for part in detail["loc"] if part not in ("(text)", "(mapping)"))
+
+
 def _error(text: Text, detail: ErrorDetails) -> TopologyError:
-    path: Path = tuple(detail["loc"])
+    path = _path(detail)
     shown = ".".join(str(part) for part in path) or "topology"
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -173,7 +181,7 @@ def _prune(data: Any, found: list[ErrorDetails]) -> tuple[Any, dict[Path, Any]]:
     data = copy.deepcopy(data)
     broken: dict[Path, Any] = {}
     for detail in found:
-        path: Path = tuple(detail["loc"])
+        path = _path(detail)
         if detail["type"] == "extra_forbidden":
             _get(data, path[:-1]).pop(path[-1], None)
             continue

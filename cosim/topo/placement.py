@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosim.core.plan import LinkPlan
+from cosim.core.plan import LinkPlan, Plan
 from cosim.topo.partition import Graph, partition
 
 Groups = tuple[tuple[int, ...], ...]
@@ -125,6 +125,26 @@ def group(
     for unit, part in zip(units, partition(graph, size), strict=True):
         parts[part] += unit
     return tuple(sorted(tuple(sorted(nodes)) for nodes in parts))
+
+
+def group_around_externals(
+    workers: str | int, plan: Plan, together: Sequence[Sequence[int]], traffic: Traffic | None = None
+) -> Groups:
+    """As `group`, for the nodes of a plan that are played here; each external node follows in a group of its own."""
+    local = [n.id for n in plan.nodes if n.external is None]
+    if len(local) == len(plan.nodes):
+        return group(workers, [n.name for n in plan.nodes], plan.links, together, traffic=traffic)
+    groups: Groups = ()
+    if local:
+        place = {node: number for number, node in enumerate(local)}
+        links = [
+            k._replace(src=place[k.src], dst=place[k.dst]) for k in plan.links if k.src in place and k.dst in place
+        ]
+        wishes = [[place[n] for n in nodes if n in place] for nodes in together]
+        names = [plan.nodes[n].name for n in local]
+        found = group(workers, names, links, [wish for wish in wishes if wish], traffic=traffic)
+        groups = tuple(tuple(local[n] for n in nodes) for nodes in found)
+    return groups + tuple((n.id,) for n in plan.nodes if n.external is not None)
 
 
 def _expected(links: Iterable[LinkPlan]) -> list[tuple[int, int, int]]:

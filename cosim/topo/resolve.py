@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
@@ -15,7 +15,7 @@ from cosim.topo.errors import TopologyErrors, did_you_mean
 from cosim.topo.expand import Expander, LinkItem, Machine
 from cosim.topo.load import Source
 from cosim.topo.parameters import Parameters
-from cosim.topo.placement import Traffic, group, parse_workers
+from cosim.topo.placement import Traffic, group_around_externals, parse_workers
 from cosim.topo.text import describe, emit
 
 __all__ = ["Resolved", "TopologyErrors", "describe", "resolve"]
@@ -105,11 +105,13 @@ class _Resolver:
         self.errors += expander.errors
         if self.errors:
             raise TopologyErrors(self.errors)
-        plan = _plan(self.source, machine, checker.models, parameters.values, names, run_seed, limit)
+        plan = _plan(self.source, machine, checker, parameters.values, names, run_seed, limit)
         ids = {node.name: node.id for node in plan.nodes}
         wishes = [[ids[n] for n in nodes] for nodes in together]
-        groups = group(places, [n.name for n in plan.nodes], plan.links, wishes, traffic=traffic)
-        plan = replace(plan, groups=groups)
+        groups = group_around_externals(places, plan, wishes, traffic)
+        if checker.externals and places == 0:
+            places = 1  # foreign processes need a hub that is one
+        plan = plan._replace(groups=groups)
         types: dict[str, str] = {name: parameter.type for name, parameter in spec.parameters.items()}
         return Resolved(plan, emit(spec, plan, machine), dict(parameters.values), types, str(places))
 
@@ -167,7 +169,7 @@ class _Resolver:
 def _plan(
     source: Source,
     machine: Machine,
-    models: Mapping[str, str],
+    checker: Checker,
     parameters: dict[str, Any],
     tests: tuple[str, ...],
     seed: int,
@@ -187,7 +189,16 @@ def _plan(
         name=source.spec.name,
         seed=seed,
         nodes=tuple(
-            NodePlan(ids[n.name], n.name, n.kind, n.params, n.reaction, maps.get(n.name, {}), models[n.name])
+            NodePlan(
+                ids[n.name],
+                n.name,
+                n.kind,
+                n.params,
+                n.reaction,
+                maps.get(n.name, {}),
+                checker.models[n.name],
+                checker.externals.get(n.name),
+            )
             for n in nodes
         ),
         links=tuple(links),

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from cosim.topo.expr import has_expression
@@ -199,6 +199,48 @@ class SystemSpec(Entry):
     maps: list[MapSpec] = Field(default_factory=list, description="which initiator sees which regions, how far away")
 
 
+class ExternalSpec(Entry):
+    """A simulator of its own that plays a node: how it is started, or from where it connects."""
+
+    argv: list[Text] = Field(
+        default_factory=list,
+        description="command that cosim starts, without a shell; a first word `python` is cosim's interpreter",
+    )
+    connect: Flag = Field(default=False, description="true: started by somebody else; the run waits for it")
+    wait: SpanText = Field(default="60s", description="wall-clock limit until it has joined")
+    wall_limit: SpanText | None = Field(
+        default=None, description="wall-clock limit of one grant; 0s: none; without it that of the run (--stall-limit)"
+    )
+    class_: Literal["deterministic", "best_effort"] = Field(
+        alias="class", default="deterministic", description="best_effort: can't be repeated; the run is called tainted"
+    )
+    lookahead: SpanText | None = Field(
+        default=None, description="least time from an input to an output, in place of the node's reaction"
+    )
+    cwd: Text | None = Field(default=None, description="folder in which argv runs, from that of this file (default)")
+    env: dict[str, Text] = Field(default_factory=dict, description="environment variables besides those of cosim")
+    ports: dict[str, Text] = Field(
+        default_factory=dict,
+        description="of a kind that is not installed: port to mmio_target, mmio_initiator or wire",
+    )
+
+
+class ModelSpec(Entry):
+    """What plays a kind or node, when it is more than a name."""
+
+    external: ExternalSpec
+
+
+def _model_tag(value: Any) -> str:
+    return "(mapping)" if isinstance(value, (dict, ModelSpec)) else "(text)"
+
+
+Model = Annotated[
+    Annotated[Text, Tag("(text)")] | Annotated[ModelSpec, Tag("(mapping)")],
+    Discriminator(_model_tag),
+]
+
+
 class DeploySpec(Entry):
     """Where nodes run. Never changes results."""
 
@@ -232,9 +274,10 @@ class TopologySpec(Entry):
     )
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
     system: SystemSpec
-    models: dict[str, Text] = Field(
+    models: dict[str, Model] = Field(
         default_factory=dict,
-        description="kind or node to implementation: python (default), or package.module:Class with --allow-models",
+        description="kind or node to implementation: python (default), package.module:Class with --allow-models, "
+        "or {external: ...}",
     )
     deploy: DeploySpec = Field(default_factory=DeploySpec)
     tests: dict[str, TestSpec] = Field(default_factory=dict)

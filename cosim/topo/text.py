@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosim.core.time import fmt
+from cosim.topo.external import emitted
 from cosim.topo.schema import TopologySpec
 
 if TYPE_CHECKING:
@@ -156,7 +157,9 @@ def emit(spec: TopologySpec, plan: Plan, machine: Machine) -> str:
     lines += _section("links", [_link_line(link) for link in machine.links if not link.bus])
     lines += _map_lines(machine)
     models = {
-        n.name: n.model for n in plan.nodes if spec.models.get(n.name, spec.models.get(n.kind, "python")) != "python"
+        n.name: n.model if n.external is None else {"external": emitted(n.external, n.reaction)}
+        for n in plan.nodes
+        if spec.models.get(n.name, spec.models.get(n.kind, "python")) != "python"
     }
     if models:
         lines += ["", f"models: {_flow(models)}"]

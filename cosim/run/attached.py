@@ -1,0 +1,139 @@
+"""The supervisor's side of foreign nodes: their secrets, how each is started, and how it is told where to connect.
+
+A foreign process finds four variables in its environment: COSIM_ENDPOINT, COSIM_NAME, COSIM_TOKEN_FILE (a file of mode 0600 in
+the run's socket directory) and COSIM_RUN_DIR. One that is started by somebody else gets them from ``attach/NAME.env``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from cosim.core.plan import NodePlan, Plan
+from cosim.run.spawn import Child, child_environment
+
+PYTHON = "python"
+"""First word of an argv that stands for the interpreter that runs cosim."""
+
+
+class _Group:
+    """A process that leads a group: signals reach all of it, and its end is the end of all of it."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._sweep(self._popen.poll())
+
+    def wait(self) -> int:
+        """Wait for the end; returns the exit status."""
+        status = self._sweep(self._popen.wait())
+        assert status is not None
+        return status
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the whole group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, sig)
+
+    def _sweep(self, status: int | None) -> int | None:
+        if status is not None and self.returncode is None:
+            self.returncode = status
+            self.send_signal(signal.SIGKILL)
+        return status
+
+
+class ForeignChild(Child):
+    """A foreign program, its guard and what it has started."""
+
+    def cpu_and_state(self) -> tuple[float, str]:
+        """CPU seconds of the group, and R if any of it runs or waits for a disk, T if any is stopped, else S."""
+        ticks, states = 0, set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError, IndexError):
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    if int(fields[2]) == self.pid:
+                        ticks += int(fields[11]) + int(fields[12])
+                        states.add(fields[0])
+        state = "R" if states & {"R", "D"} else "T" if "T" in states else "S"
+        return ticks / os.sysconf("SC_CLK_TCK"), state
+
+
+class Attached:
+    """The foreign nodes of a run.
+
+    Args:
+        plan: of the run; nodes with `external` are foreign.
+        endpoint: of the hub.
+        sockets: the run's socket directory, for the token files.
+        directory: the run directory.
+    """
+
+    def __init__(self, plan: Plan, endpoint: str, sockets: Path, directory: Path) -> None:
+        self.nodes: dict[int, NodePlan] = {
+            worker: plan.nodes[group[0]]
+            for worker, group in enumerate(plan.groups)
+            if plan.nodes[group[0]].external is not None
+        }
+        self.tokens = {node.name: secrets.token_hex(16) for node in self.nodes.values()}
+        self._endpoint = endpoint.removeprefix("zmq+")
+        self._sockets = sockets
+        self._directory = directory
+        for node in self.nodes.values():
+            self._write(node)
+
+    def _write(self, node: NodePlan) -> None:
+        path = self._token_file(node)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self.tokens[node.name] + "\n")
+        folder = self._directory / "attach"
+        folder.mkdir(exist_ok=True)
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self._variables(node).items()]
+        (folder / f"{node.name}.env").write_text("\n".join(lines) + "\n")
+
+    def _token_file(self, node: NodePlan) -> Path:
+        return self._sockets / f"{node.name}.token"
+
+    def _variables(self, node: NodePlan) -> dict[str, str]:
+        return {
+            "COSIM_ENDPOINT": self._endpoint,
+            "COSIM_NAME": node.name,
+            "COSIM_TOKEN_FILE": str(self._token_file(node)),
+            "COSIM_RUN_DIR": str(self._directory),
+        }
+
+    def invitation(self, node: NodePlan) -> str:
+        """What to do with a node that connects by itself."""
+        assert node.external is not None
+        return (
+            f"waiting up to {node.external['wait_ms'] / 1000:.0f} s for {node.name}: run its program after `. "
+            f"{self._directory / 'attach' / node.name}.env`"
+        )
+
+    def start(self, node: NodePlan) -> Child:
+        """Start a node's program; what it prints goes to workers/NAME.log."""
+        assert node.external is not None
+        first, *rest = node.external["argv"]
+        command = [sys.executable if first == PYTHON else first, *rest]
+        log = self._directory / "workers" / f"{node.name}.log"
+        with log.open("wb") as file:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "cosim.run.guard", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=node.external["cwd"],
+                process_group=0,
+                env={**child_environment(), **node.external["env"], **self._variables(node)},
+            )
+        return ForeignChild(node.name, _Group(popen), log)
