@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.differential.oracle import Observed
-from tests.differential.steps import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,3 @@ def first_difference(ours: list[Observed], theirs: list[Observed]) -> Difference
                 values[name] = pair
         return Difference(number, values)
     return None
-
-
-def explain(program: Program, difference: Difference) -> str:
-    """A report that a person can act on."""
-    return f"{program}\n{difference}"

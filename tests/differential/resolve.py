@@ -21,6 +21,7 @@ PRIORITIES = (0xA0, 0x00, 0x10, 0x40, 0x80, 0x88, 0xA8, 0xC0, 0xF0, 0xF8)
 PRIVATE = (0, 1, 2, 3, 25, 27, 30)
 """SGIs and PPIs that programs touch; 25 is the maintenance interrupt."""
 SPURIOUS = 1020
+EVERY_EVENT = [(device, event) for device in DEVICES for event in range(EVENTS)]
 NO_DOORBELL = 1023
 
 
@@ -70,69 +71,97 @@ class Author:
 
     def gicd(self, d: Draw, view: View) -> list[Action]:
         """SPIs 32 to 39 and the group enables."""
-        which = d.a % 11
+        which = d.a % 13
+        if which > 10:
+            return [Write("GICD_ISPENDR1", 1 << d.b % 8)]
         if which < 7:
             names = ("ISPENDR1", "ICPENDR1", "ISENABLER1", "ICENABLER1", "ISACTIVER1", "ICACTIVER1", "IGROUPR1")
+            if which == 3:
+                return [Write("GICD_ICENABLER1", 1 << d.b % 8)]
+            if which == 6 and self._enables_differ(view):
+                return []
+            if which == 6 and (int(str(view["GICD_IGROUPR1"])) ^ d.b) & 0xFF & int(str(view["GICD_ISACTIVER1"])):
+                return []  # the group of an active interrupt must not change (4.6)
             return [Write(f"GICD_{names[which]}", d.b & 0xFF)]
         if which == 7:
             return [Write(f"GICD_IPRIORITYR{8 + d.b % 2}", priorities(d.c))]
         if which == 8:
             return [Write("GICD_ICFGR2", d.b & 0xAAAA)]
         if which == 9:
-            return [Write("GICD_CTLR", (3, 2, 1, 0)[d.b % 4])]
+            return [Write("GICD_CTLR", (3, 2, 1, 0, 3, 3, 3, 3)[d.b % 8])]
         return [Write(f"GICD_IROUTER{layout.SPI + d.b % layout.SPIS}", d.c % (CPUS + 1))]
 
     def gicr(self, d: Draw, view: View) -> list[Action]:
         """SGIs and PPIs of a CPU."""
-        which, cpu = d.a % 9, d.d % CPUS
+        which, cpu = d.a % 11, d.d % CPUS
+        if which > 8:
+            return [Write("GICR_ISPENDR0", 1 << PRIVATE[d.b % len(PRIVATE)], cpu)]
         if which < 7:
             names = ("ISPENDR0", "ICPENDR0", "ISENABLER0", "ICENABLER0", "ISACTIVER0", "ICACTIVER0", "IGROUPR0")
-            return [Write(f"GICR_{names[which]}", mask_of(d.b, PRIVATE), cpu)]
+            mask = mask_of(d.b if which != 3 else 1 << d.b % 8, PRIVATE)
+            if which == 6 and self._enables_differ(view):
+                return []
+            if which == 6 and (int(str(view[f"GICR_IGROUPR0.{cpu}"])) ^ mask) & int(str(view[f"GICR_ISACTIVER0.{cpu}"])):
+                return []
+            return [Write(f"GICR_{names[which]}", mask, cpu)]
         if which == 7:
             return [Write(f"GICR_IPRIORITYR{(0, 6)[d.b % 2]}", priorities(d.c), cpu)]
         return [Write("GICR_ICFGR1", mask_of(d.b, (19, 23, 29)), cpu)]
 
     def enable_lpis(self, d: Draw, view: View) -> list[Action]:
         """GICR_CTLR.EnableLPIs; CES says that it may be cleared."""
-        return [Write("GICR_CTLR", d.a % 2, d.b % CPUS)]
+        return [Write("GICR_CTLR", int(d.a % 3 != 2), d.b % CPUS)]
 
     def its_ctlr(self, d: Draw, view: View) -> list[Action]:
         """GITS_CTLR.Enabled."""
-        return [Write("GITS_CTLR", d.a % 2)]
+        return [Write("GITS_CTLR", int(d.a % 3 != 2))]
 
     def frozen(self, d: Draw, view: View) -> list[Action]:
         """Table registers while they must not change; both sides ignore the write."""
         if view["GITS_CTLR"] != 1 or not d.a % 2:
             return []
         name = ("GITS_BASER0", "GITS_BASER1", "GITS_CBASER")[d.b % 3]
-        return [Write(name, VALID | layout.LEVEL2)]
+        return [Write(name, VALID | layout.LEVEL1)]
 
     # -- system registers ----------------------------------------------------------------------------------------------
 
     def acknowledge(self, d: Draw, view: View) -> list[Action]:
-        """ICC_IAR<n>, ICV_IAR<n>."""
+        """ICC_IAR<n>, ICV_IAR<n>: mostly where something is signalled."""
+        ready = []
+        for cpu, el in ((cpu, el) for cpu in range(CPUS) for el in (2, 1)):
+            lines = int(str(view[f"ISR_EL1.{cpu}{'@EL1' if el == 1 else ''}"]))
+            ready += [(group, cpu, el) for group, bit in ((1, 0x80), (0, 0x40)) if lines & bit]
+        if ready and d.d % 8:
+            group, cpu, el = ready[d.a % len(ready)]
+            return [Mrs(f"ICC_IAR{group}_EL1", cpu, el)]
         return [Mrs(f"ICC_IAR{(d.a + 1) % 2}_EL1", d.b % CPUS, 2 - d.c % 2)]
 
     def end(self, d: Draw, view: View) -> list[Action]:
         """End of what was acknowledged last, in order (IHI 0069H 4.1.1); with EOImode 1 deactivation may come later."""
-        cpu, el = d.a % CPUS, 2 - d.b % 2
-        stack = self.acked.get((cpu, el), [])
-        if not stack:
+        ready = [key for key, stack in sorted(self.acked.items()) if stack]
+        if not ready:
             return []
-        group, intid = stack.pop()
+        cpu, el = ready[d.a % len(ready)]
+        group, intid = self.acked[cpu, el].pop()
         at = "@EL1" if el == 1 else ""
         if not int(str(view[f"ICC_AP{group}R0_EL1.{cpu}{at}"])):
             return []
-        if int(str(view[f"ICC_CTLR_EL1.{cpu}{at}"])) & 2:
+        split = int(str(view[f"ICC_CTLR_EL1.{cpu}{at}"])) & 2
+        if el == 1 and split and not self._in_list_register(view, cpu, intid):
+            return []  # accepted difference: EOIcount with EOImode 1
+        if split:
             self.dropped.setdefault((cpu, el), []).append(intid)
         return [Msr(f"ICC_EOIR{group}_EL1", intid, cpu, el)]
 
     def deactivate(self, d: Draw, view: View) -> list[Action]:
         """ICC_DIR of what had its priority dropped; only with EOImode 1, else UNPREDICTABLE (12.2.8)."""
-        cpu, el = d.a % CPUS, 2 - d.b % 2
-        waiting = self.dropped.get((cpu, el), [])
+        ready = [key for key, waiting in sorted(self.dropped.items()) if waiting]
+        if not ready:
+            return []
+        cpu, el = ready[d.a % len(ready)]
+        waiting = self.dropped[cpu, el]
         at = "@EL1" if el == 1 else ""
-        if not waiting or not int(str(view[f"ICC_CTLR_EL1.{cpu}{at}"])) & 2:
+        if not int(str(view[f"ICC_CTLR_EL1.{cpu}{at}"])) & 2:
             return []
         return [Msr("ICC_DIR_EL1", waiting.pop(d.c % len(waiting)), cpu, el)]
 
@@ -140,16 +169,21 @@ class Author:
         """Controls of a CPU interface, physical or virtual."""
         cpu, el, which = d.d % CPUS, 2 - d.c % 2, d.a % 6
         if which == 0:
-            return [Msr("ICC_PMR_EL1", (0xFF, 0xF0, 0xA0, 0x80, 0x00, 0xA8)[d.b % 6], cpu, el)]
+            return [Msr("ICC_PMR_EL1", (0xFF, 0xF0, 0xA0, 0xFF, 0xF0, 0xFF, 0x80, 0x00, 0xA8)[d.b % 9], cpu, el)]
         if which == 5:
             return [Msr("ICC_CTLR_EL1", d.b % 4, cpu, el)]
         name = ("ICC_IGRPEN1_EL1", "ICC_IGRPEN0_EL1", "ICC_BPR1_EL1", "ICC_BPR0_EL1")[which - 1]
-        return [Msr(name, (1 - d.b % 2) if which < 3 else d.b % 8, cpu, el)]
+        if which < 3 and el == 2 and self._groups(view):
+            return [Msr(f"ICC_IGRPEN{group}_EL1", int(d.b % 4 != 3), cpu) for group in range(2)]
+        return [Msr(name, int(d.b % 4 != 3) if which < 3 else d.b % 8, cpu, el)]
 
     def sgi(self, d: Draw, view: View) -> list[Action]:
         """SGIs 0 to 3 to CPUs by list, or to all others."""
         name = ("ICC_SGI1R_EL1", "ICC_SGI0R_EL1", "ICC_ASGI1R_EL1")[d.b % 3]
         value = d.c % 4 << 24 | d.d & 3
+        if name == "ICC_SGI1R_EL1":  # accepted difference: SGI1R and SGIs of Group 0
+            if not all(int(str(view[f"GICR_IGROUPR0.{cpu}"])) >> d.c % 4 & 1 for cpu in range(CPUS)):
+                return []
         if d.a & 2:
             value |= 1 << 40
         return [Msr(name, value, d.a % CPUS)]
@@ -158,10 +192,10 @@ class Author:
         """ICH_HCR (no traps: a guest's accesses must reach the interface) and ICH_VMCR."""
         cpu = d.d % CPUS
         if d.a % 2 == 0:
-            value = (d.b & 1 ^ 1) | (d.b >> 1 & 0x7F) << 1 | (0, 1, 31)[d.c % 3] << 27
+            value = int(d.b % 8 != 7) | (d.b >> 1 & 0x6F) << 1 | (0, 1, 31)[d.c % 3] << 27
             return [Msr("ICH_HCR_EL2", value, cpu)]
-        value = (0xF0, 0xA0, 0xFF, 0x00)[d.b % 4] << 24 | (d.c % 8) << 21 | (d.c // 8 % 8) << 18
-        return [Msr("ICH_VMCR_EL2", value | (d.b >> 2 & 1) << 9 | (d.b >> 3 & 1) << 4 | (3 - (d.b >> 4 & 3)), cpu)]
+        value = (0xF0, 0xA0, 0xF8, 0x00)[d.b % 4] << 24 | (d.c % 8) << 21 | (d.c // 8 % 8) << 18
+        return [Msr("ICH_VMCR_EL2", value | (d.b >> 2 & 1) << 9 | (d.b >> 3 & 1) << 4 | (3, 3, 2, 3, 1, 3, 3, 0)[d.b >> 4 & 7], cpu)]
 
     def list_register(self, d: Draw, view: View) -> list[Action]:
         """An LR. Each has vINTIDs of its own, since two with the same one are UNPREDICTABLE (12.4.8)."""
@@ -208,11 +242,16 @@ class Author:
 
     def msi(self, d: Draw, view: View) -> list[Action]:
         """An event beyond what was mapped is dropped."""
+        if d.d % 4:
+            return [Msi(*self._event(d, view))]
         return [Msi(DEVICES[d.a % 3], (d.b % 9) * (1 if d.c % 16 else 700))]
 
     def event_command(self, d: Draw, view: View) -> list[Action]:
         """INT, CLEAR, INV, DISCARD and the errors that they can meet."""
         name = ("INT", "CLEAR", "INV", "DISCARD")[d.c % 4]
+        if d.d // 8 % 4 and self._event(d, view) != (DEVICES[0], EVENTS):
+            device, event = self._event(d, view)
+            return [Command.of(name, device_id=device, event_id=event)]
         device = (*DEVICES, 0x7000)[d.a % (4 if d.d % 8 == 7 else 3)]
         event = d.b % (EVENTS if d.d % 8 else 64)
         return [Command.of(name, device_id=device, event_id=event)]
@@ -259,10 +298,15 @@ class Author:
     def movi(self, d: Draw, view: View) -> list[Action]:
         """MOVI; also to unmapped collections, which fails."""
         icid = d.c % layout.COLLECTIONS if d.d % 16 else 0xFFF0
-        return [Command.of("MOVI", device_id=DEVICES[d.a % 3], event_id=d.b % EVENTS, icid=icid)]
+        if not self._lpis_everywhere(view):
+            return []
+        device, event = self._event(d, view) if d.d % 4 else (DEVICES[d.a % 3], d.b % EVENTS)
+        return [Command.of("MOVI", device_id=device, event_id=event, icid=icid)]
 
     def movall(self, d: Draw, view: View) -> list[Action]:
         """MOVALL between CPUs, or to one that does not exist."""
+        if not self._lpis_everywhere(view):
+            return []
         return [Command.of("MOVALL", rdbase1=d.a % CPUS, rdbase2=d.b % CPUS if d.c % 16 else CPUS + 1)]
 
     def invall(self, d: Draw, view: View) -> list[Action]:
@@ -303,7 +347,10 @@ class Author:
 
     def vmovi(self, d: Draw, view: View) -> list[Action]:
         """VMOVI to a mapped vPE, with or without a new doorbell."""
-        device, event, vpe = DEVICES[d.a % 3], d.b % EVENTS, d.c % VPES
+        found = [(dev, ev) for dev, ev in EVERY_EVENT if _virtual(view[f"event {dev}/{ev}"])[1] is not None]
+        if not found:
+            return []
+        (device, event), vpe = found[d.a % len(found)], d.c % VPES
         intid, old = _virtual(view[f"event {device}/{event}"])
         clash = any(_virtual(entry) == (intid, vpe) for entry in _entries(view))
         if not self._running(view) or old is None or vpe == old or clash or view[f"vPE {vpe}"] is None:
@@ -341,11 +388,35 @@ class Author:
             Write("GICR_VPENDBASER", VALID | layout.VPENDING + vpe * layout.STEP_64K, cpu),
         ]
 
+    def _event(self, d: Draw, view: View) -> tuple[int, int]:
+        """A mapped event, or one that is nowhere mapped if there is none."""
+        found = [(device, event) for device, event in EVERY_EVENT if view[f"event {device}/{event}"] is not None]
+        return found[d.b % len(found)] if found else (DEVICES[0], EVENTS)
+
+    def _in_list_register(self, view: View, cpu: int, intid: int) -> bool:
+        """Is this vINTID active in an LR?"""
+        values = [int(str(view[f"ICH_LR{n}_EL2.{cpu}"])) for n in range(4)]
+        return any(value >> 63 and value & 0xFFFF_FFFF == intid for value in values)
+
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def _running(self, view: View) -> bool:
         """Commands are executed as they come, so that what was looked at still holds."""
         return int(str(view["GITS_CTLR"])) & 1 == 1
+
+    def _lpis_everywhere(self, view: View) -> bool:
+        """What moves to a redistributor with EnableLPIs 0 is lost or stays (5.1.2): IMPLEMENTATION DEFINED."""
+        return self._running(view) and all(int(str(view[f"GICR_CTLR.{cpu}"])) & 1 for cpu in range(CPUS))
+
+    def _groups(self, view: View) -> bool:
+        """Are interrupts of both groups about? Then both enables of a CPU interface go together: see `accepted`."""
+        private = sum(1 << intid for intid in PRIVATE)
+        bits = [int(str(view[f"GICR_IGROUPR0.{cpu}"])) & private for cpu in range(CPUS)]
+        shared = int(str(view["GICD_IGROUPR1"])) & 0xFF
+        return not (all(value == private for value in bits) and shared == 0xFF)
+
+    def _enables_differ(self, view: View) -> bool:
+        return any(view[f"ICC_IGRPEN0_EL1.{cpu}"] != view[f"ICC_IGRPEN1_EL1.{cpu}"] for cpu in range(CPUS))
 
     def _free(self, view: View, device: int, event: int) -> bool:
         return self._running(view) and view[f"event {device}/{event}"] is None
@@ -357,7 +428,7 @@ class Author:
 
 
 def _entries(view: View) -> list[object]:
-    return [view[f"event {device}/{event}"] for device in DEVICES for event in range(EVENTS)]
+    return [view[f"event {device}/{event}"] for device, event in EVERY_EVENT]
 
 
 def _physical(entry: object) -> int | None:
@@ -403,12 +474,12 @@ KINDS: dict[str, Callable[[Author, Draw, View], list[Action]]] = {
     "vsync": Author.vsync,
     "schedule": Author.schedule,
 }
-_V4 = ("configure_virtual", "vmapp", "vmapti", "vmovi", "vmovp", "vsync", "schedule")
-_OFTEN = ("acknowledge", "acknowledge", "end", "msi", "msi", "event_command", "gicr", "gicd", "interface", "list_register")
-_OFTEN_V4 = ("schedule", "schedule", "vmapti")
+V4_KINDS = ("configure_virtual", "vmapp", "vmapti", "vmovi", "vmovp", "vsync", "schedule")
+_OFTEN = ("acknowledge", "acknowledge", "end", "end", "end", "end", "deactivate", "deactivate", "msi", "msi", "event_command", "gicr", "gicd", "interface", "list_register")
+_OFTEN_V4 = ("schedule", "schedule", "vmapti", "vmovi")
 
 
 def kinds(version: str) -> list[str]:
     """Kinds of steps to draw from, with repetitions for what should be frequent; the first does nothing."""
-    found = [kind for kind in KINDS if version != "3" or kind not in _V4]
+    found = [kind for kind in KINDS if version != "3" or kind not in V4_KINDS]
     return found + list(_OFTEN) + (list(_OFTEN_V4) if version != "3" else [])

@@ -13,18 +13,25 @@ ID_BITS = 14
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Variants: `groups` of SGIs, PPIs and SPIs; two-level tables; priority byte of each LPI; whether events are mapped."""
+    """Variants: groups of SGIs, PPIs and SPIs; `tables`: page size (n // 2: 4, 16, 64 KiB), odd: two levels; `mapped`: some
+    events are; `preset`: interrupts are pending in memory; `id_bits` of LPIs; binary point and EOImode of both interfaces."""
 
     version: str
     group1: int = 0xFFFF_FFFF
-    indirect: bool = False
+    tables: int = 0
     mapped: bool = True
+    preset: bool = False
+    id_bits: int = ID_BITS
     binary_point: int = 0
     eoimode: int = 0
 
     def steps(self) -> Step:
         """What is executed, unobserved."""
-        steps: list[Action] = [Write("GICD_CTLR", 0x3), Write("GICD_IGROUPR1", self.group1)]
+        steps: list[Action] = [Store(layout.CONFIG, 0x83A3C343A2A3A3A3, 8, "LPI configuration")]
+        if self.preset:
+            for table in (layout.PENDING, layout.PENDING + layout.STEP_64K, layout.VPENDING):
+                steps.append(Store(table + layout.LPI_BASE // 8, 1 << (table >> 16) % 8 | 0x10, 1, "pending table"))
+        steps += [Write("GICD_CTLR", 0x3), Write("GICD_IGROUPR1", self.group1)]
         steps += [Write("GICD_ISENABLER1", 0xFF), Write("GICD_IPRIORITYR8", 0x40A0C080)]
         for cpu in range(CPUS):
             steps += self._cpu(cpu)
@@ -36,7 +43,7 @@ class Setup:
     def _cpu(self, cpu: int) -> list[Action]:
         steps: list[Action] = [
             Write("GICR_WAKER", 0, cpu),
-            Write("GICR_PROPBASER", layout.CONFIG | ID_BITS - 1, cpu),
+            Write("GICR_PROPBASER", layout.CONFIG | self.id_bits - 1, cpu),
             Write("GICR_PENDBASER", layout.PENDING + cpu * layout.STEP_64K, cpu),
             Write("GICR_CTLR", 1, cpu),
             Write("GICR_IGROUPR0", self.group1, cpu),
@@ -53,14 +60,20 @@ class Setup:
         return steps
 
     def _its(self) -> list[Action]:
-        steps: list[Action] = [Store(layout.CONFIG, 0x83A3C343A2A3A3A3, 8, "LPI configuration")]
+        steps: list[Action] = []
         tables = [layout.DEVICE_TABLE, layout.COLLECTION_TABLE]
         if self.version != "3":
             tables.append(layout.VPE_TABLE)
             for vpe in range(layout.VPES):
                 steps.append(Store(layout.VCONFIG + vpe * layout.STEP_64K, 0x83A3C343A2A3A3A3, 8, "vLPI configuration"))
         for number, table in enumerate(tables):
-            steps.append(Write(f"GITS_BASER{number}", VALID | table))
+            flags = VALID | self.tables // 2 % 3 << 8
+            if self.tables % 2:
+                level1 = layout.LEVEL1 + layout.STEP_64K * number
+                steps.append(Store(level1, VALID | table, 8, "level 1 table"))
+                steps.append(Write(f"GITS_BASER{number}", flags | layout.INDIRECT | level1))
+            else:
+                steps.append(Write(f"GITS_BASER{number}", flags | table))
         steps += [Write("GITS_CBASER", VALID | layout.QUEUE), Write("GITS_CTLR", 1)]
         return steps
 
