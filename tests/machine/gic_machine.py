@@ -164,6 +164,15 @@ class GicMachine:
         """The guest on the PE acknowledges its virtual interrupt: the INTID, or 1023."""
         return int(self._on_pe(pe, "vtake"))
 
+    def held(self, pe: int = 0) -> int:
+        """INTID of the physical interrupt that the CPU interface holds, or 1023."""
+        held = self.pes[pe].held
+        return NONE if held is None else held[0]
+
+    def vheld(self, pe: int = 0) -> tuple[int, ...]:
+        """(vPEID, INTID, priority, group) of the virtual interrupt that the CPU interface holds; empty if none."""
+        return self.pes[pe].vheld or ()
+
     def _on_pe(self, pe: int, method: str) -> Any:
         async def call() -> Any:
             return getattr(self.pes[pe], method)()
