@@ -71,7 +71,11 @@ async def _irq(vcpu: Vcpu, left: Exit) -> Outcome:
 async def _sysreg(vcpu: Vcpu, left: Exit) -> Outcome:
     vm = vcpu.vm
     register = sgi.register_of(left.esr)
-    if register is None:
+    if sgi.is_deactivate(left.esr):
+        vm.node.count["exits_dir_trap"] += 1
+        vm.vgic.deactivate(vcpu.vgic, left.data & 0xFF_FFFF)
+        vm.flush_kicks(vcpu.cpu)
+    elif register is None:
         vm.node.count["unmodelled_sysregs"] += 1
         vm.node.log("trapped system register has no handler: RAZ/WI", vcpu=vcpu.name, esr=f"{left.esr:#x}")
         vcpu.resume = 0

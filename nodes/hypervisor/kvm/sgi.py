@@ -15,6 +15,8 @@ SYSREG_SGI: Final[dict[int, str]] = {
     0x623E_3016: "ICC_SGI0R_EL1",
 }
 """ESR_EL2 of the write, without Rt: EC 0x18, IL, Op0.Op2.Op1.CRn.CRm, Dir = 0."""
+SYSREG_DIR: Final = 0x6232_3016
+"""The same of ICC_DIR_EL1, which ICH_HCR_EL2.TDIR traps."""
 
 
 class SgiRequest(NamedTuple):
@@ -33,6 +35,11 @@ class SgiRequest(NamedTuple):
 def register_of(esr: int) -> str | None:
     """Name of the SGI register that a trapped write names; None: another register."""
     return SYSREG_SGI.get(esr & ~ESR_RT)
+
+
+def is_deactivate(esr: int) -> bool:
+    """Whether a trapped write is one of ICC_DIR_EL1."""
+    return esr & ~ESR_RT == SYSREG_DIR
 
 
 def decode(register: str, value: int, mpidrs: Sequence[int], sender: int) -> SgiRequest:

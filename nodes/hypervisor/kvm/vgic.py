@@ -259,6 +259,16 @@ class Vgic:
         self.prune(cpu)
         return ended
 
+    def deactivate(self, cpu: VgicCpu, intid: int) -> None:
+        """A trapped write of ICC_DIR_EL1: active interrupts without a list register must be found here. LPIs have no active
+        state; a mapped interrupt's physical side follows at the next entry."""
+        irq = self.irq(cpu, intid)
+        if irq is None or irq.is_lpi or irq.direct:
+            return
+        irq.active = False
+        self.prune(cpu)
+        self.queue(irq)
+
     def _deactivate(self, cpu: VgicCpu, count: int) -> None:
         """EOIs that met no list register: they end the first active interrupts that had none, in list order."""
         for irq in cpu.ap_list:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
 
 from cosim.api import Lock
 from nodes.hypervisor.kvm.direct import Direct
@@ -31,6 +32,8 @@ TYPER2_NASSGICAP: Final = 1 << 8
 IIDR_VALUE: Final = 0x4B << 24 | 3 << 12 | 0x43B
 PIDR2: Final = {0xFFE8: 0x3B}
 IROUTER: Final = 0x6000
+ACTIVE_REGISTERS: Final = range(0x0300, 0x0400)
+"""ISACTIVER<n> and ICACTIVER<n>, in GICD and in the SGI frame."""
 TYPER_LPIS: Final = 1 << 17
 
 GICR_CTLR: Final = 0x0000
@@ -64,6 +67,8 @@ class GicFrames:
         gicd, gicr: IPAs of the Distributor and of vCPU 0's Redistributor.
         direct: GICv4, or None.
         count, log: of the node.
+
+    `standstill`, if set, makes an ``async with`` in which no vCPU is in the guest.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class GicFrames:
         self.direct = direct
         self.count = count
         self.log = log
+        self.standstill: Callable[[], AbstractAsyncContextManager[Any]] | None = None
         self._lock = Lock("the virtual Distributor")
 
     def covers(self, ipa: int) -> bool:
@@ -87,8 +93,22 @@ class GicFrames:
             or self.vits.base <= ipa < self.vits.base + 0x2_0000
         )
 
+    def _needs_standstill(self, cpu: VgicCpu, ipa: int) -> bool:
+        """Whether an access is to the active state of interrupts that another vCPU may have in its list registers now
+        (vgic_access_active_prepare)."""
+        if self.gicd <= ipa:
+            return ipa - self.gicd in ACTIVE_REGISTERS
+        number, offset = divmod(ipa - self.gicr, GICR_STRIDE)
+        return number >= 0 and self.vgic.cpus[number] is not cpu and offset - SGI_FRAME in ACTIVE_REGISTERS
+
     async def read(self, cpu: VgicCpu, ipa: int, size: int) -> int:
         """A read by vCPU `cpu`."""
+        if self.standstill is not None and self._needs_standstill(cpu, ipa):
+            async with self.standstill():
+                return await self._read(cpu, ipa, size)
+        return await self._read(cpu, ipa, size)
+
+    async def _read(self, cpu: VgicCpu, ipa: int, size: int) -> int:
         if self.vits.base <= ipa < self.vits.base + 0x2_0000:
             return await self.vits.read(ipa - self.vits.base, size)
         if ipa >= self.gicd:
@@ -98,6 +118,13 @@ class GicFrames:
 
     async def write(self, cpu: VgicCpu, ipa: int, size: int, value: int) -> None:
         """A write by vCPU `cpu`; kicks are left in `vgic.kicks`."""
+        if self.standstill is not None and self._needs_standstill(cpu, ipa):
+            async with self.standstill():
+                await self._write(ipa, size, value)
+        else:
+            await self._write(ipa, size, value)
+
+    async def _write(self, ipa: int, size: int, value: int) -> None:
         if self.vits.base <= ipa < self.vits.base + 0x2_0000:
             await self.vits.write(ipa - self.vits.base, size, value)
         elif ipa >= self.gicd:

@@ -32,6 +32,19 @@ def vmpidr(index: int) -> int:
     return 0x8000_0000 | index & 0xF | (index >> 4 & 0xFF) << 8 | (index >> 12 & 0xFF) << 16
 
 
+class Standstill:
+    """``async with Standstill(vm)``: every vCPU is out of the guest, its list registers folded."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+
+    async def __aenter__(self) -> None:
+        await self.vm.halt()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.vm.resume()
+
+
 class Vm:
     """A virtual machine.
 
@@ -78,9 +91,10 @@ class Vm:
         self.vcpus = [
             Vcpu(self, n, host.cpus[(first + n) % len(host.cpus)], self.vgic.cpus[n], frequency) for n in range(vcpus)
         ]
+        self.frames.standstill = lambda: Standstill(self)
         self.stopping = False
         self.stop_reason = ""
-        self.halted = False
+        self._halts = 0
         self.resumed = Signal(f"{name} to be resumed")
         self.exited = Signal(f"an exit of {name}")
         self.windows: tuple[Range, ...] = ()
@@ -141,7 +155,7 @@ class Vm:
 
     async def halt(self) -> None:
         """Get every vCPU out of the guest and keep it out until `resume` (kvm_arm_halt_guest); the caller's is out."""
-        self.halted = True
+        self._halts += 1
         inside = [vcpu for vcpu in self.vcpus if vcpu.mode is not Mode.OUTSIDE]
         if inside:
             sender = next(v.cpu for v in self.vcpus if v.cpu.held and not v.cpu.in_guest)
@@ -150,9 +164,14 @@ class Vm:
             await self.exited.wait()
 
     def resume(self) -> None:
-        """Let halted vCPUs go on."""
-        self.halted = False
+        """Let halted vCPUs go on, once everybody who halted them has called this."""
+        self._halts -= 1
         self.resumed.notify()
+
+    @property
+    def halted(self) -> bool:
+        """Whether no vCPU may enter the guest now."""
+        return self._halts > 0
 
     # -- memory and devices ----------------------------------------------------------------------------------------
 
