@@ -7,7 +7,6 @@ interrupts between: boot and set-up fall out. Operation: an interrupt acknowledg
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 from cosim.bench.harness import FAST, IN_PROCESS, MEMORY, PER_NODE, Case, Reading, Sample, run_plan
 from cosim.core.plan import Plan
@@ -44,12 +43,12 @@ def machine(kind: str, pes: int, workers: str, many: bool) -> Plan:
 def _with_storm(plan: Plan, program: str) -> Plan:
     """The plan with another program in place of the ipi test."""
     nodes = [
-        replace(n, params={**n.params, "programs": {**n.params["programs"], "ipi": program}})
+        n._replace(params={**n.params, "programs": {**n.params["programs"], "ipi": program}})
         if "programs" in n.params
         else n
         for n in plan.nodes
     ]
-    return replace(plan, nodes=tuple(nodes))
+    return plan._replace(nodes=tuple(nodes))
 
 
 def delivered(sample: Sample, kind: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from cosim.bench import models
@@ -24,7 +23,7 @@ def first_measured(rounds: int) -> int:
 
 def place(plan: Plan, workers: str) -> Plan:
     """The plan with its nodes grouped as ``--workers`` says; raises ValueError for what is no placement."""
-    return replace(plan, groups=group(parse_workers(workers), [n.name for n in plan.nodes], plan.links, []))
+    return plan._replace(groups=group(parse_workers(workers), [n.name for n in plan.nodes], plan.links, []))
 
 
 def barrier(nodes: int, steps: int) -> Plan:
@@ -57,8 +56,8 @@ def mmio(nodes: int, reads: int) -> Plan:
     there, back = len(plan.links), len(plan.links) + 1
     links = (LinkPlan(there, 0, "bus", 1, "regs", STEP), LinkPlan(back, 1, "regs", 0, "bus", STEP))
     region = RegionPlan(DEVICE_BASE, models.DEVICE.size, there)
-    first = replace(plan.nodes[0], maps={"bus": (region,)})
-    return replace(plan, nodes=(first, *plan.nodes[1:]), links=(*plan.links, *links))
+    first = plan.nodes[0]._replace(maps={"bus": (region,)})
+    return plan._replace(nodes=(first, *plan.nodes[1:]), links=(*plan.links, *links))
 
 
 def idle(nodes: int) -> Plan:

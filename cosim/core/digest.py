@@ -7,11 +7,15 @@ nor load.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import msgpack
+
+try:
+    from _blake2 import blake2b as blake2b  # the same, without the OpenSSL that hashlib loads into every worker
+except ImportError:  # another Python than CPython
+    from hashlib import blake2b as blake2b
 
 
 class NodeDigest:
@@ -20,7 +24,7 @@ class NodeDigest:
     __slots__ = ("_hash", "_pack", "count")
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=32)
+        self._hash = blake2b(digest_size=32)
         self._pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
         self.count = 0
 
@@ -36,7 +40,7 @@ class NodeDigest:
 
 def run_digest(nodes: Mapping[str, tuple[int, bytes]]) -> str:
     """Hex digest of a run from each node's (count, digest), by node name."""
-    total = hashlib.blake2b(digest_size=32)
+    total = blake2b(digest_size=32)
     for name in sorted(nodes):
         count, digest = nodes[name]
         total.update(msgpack.packb((name, count, digest), use_bin_type=True))

@@ -6,11 +6,9 @@ Everything is checked when a table is built, so that a wrong one cannot be impor
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SIZES = (1, 2, 4, 8)
 """Access sizes in bytes."""
@@ -44,8 +42,7 @@ class AccessError(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """Bits ``hi`` down to ``lo`` of a register. ``access`` None means that of the register."""
 
     name: str
@@ -74,7 +71,6 @@ def F(name: str, hi: int, lo: int | None = None, access: Access | None = None, r
     return Field(name, hi, hi if lo is None else lo, access, reset, doc)
 
 
-@dataclass(frozen=True, slots=True)
 class Reg:
     """One register, or an array of ``count`` of them every ``stride`` bytes (default: the width).
 
@@ -89,24 +85,64 @@ class Reg:
     Raises ValueError for a bad shape.
     """
 
-    offset: int
-    width: int
-    name: str
-    access: Access = Access.RW
-    reset: int = 0
-    fields: Sequence[Field] = ()
-    count: int = 1
-    stride: int | None = None
-    first: int = 0
-    lanes: bool = False
-    modelled: bool = True
-    security: Literal["any", "secure"] = "any"
-    halves: bool = True
-    sizes: tuple[int, ...] = ()
-    shares: str = ""
-    doc: str = ""
+    __slots__ = (
+        "access",
+        "count",
+        "doc",
+        "fields",
+        "first",
+        "halves",
+        "lanes",
+        "modelled",
+        "name",
+        "offset",
+        "reset",
+        "security",
+        "shares",
+        "sizes",
+        "stride",
+        "width",
+    )
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        offset: int,
+        width: int,
+        name: str,
+        access: Access = Access.RW,
+        reset: int = 0,
+        fields: Sequence[Field] = (),
+        count: int = 1,
+        stride: int | None = None,
+        first: int = 0,
+        lanes: bool = False,
+        modelled: bool = True,
+        security: Literal["any", "secure"] = "any",
+        halves: bool = True,
+        sizes: tuple[int, ...] = (),
+        shares: str = "",
+        doc: str = "",
+    ) -> None:
+        self.offset = offset
+        self.width = width
+        self.name = name
+        self.access = access
+        self.reset = reset
+        self.fields = fields
+        self.count = count
+        self.stride = stride
+        self.first = first
+        self.lanes = lanes
+        self.modelled = modelled
+        self.security = security
+        self.halves = halves
+        self.sizes = sizes
+        self.shares = shares
+        self.doc = doc
+        self._check()
+        self._check_fields()
+
+    def _check(self) -> None:
         need(
             self.width in (8, 16, 32, 64),
             f"width of {self.name} must be 8, 16, 32 or 64 bits, not {self.width!r}",
@@ -134,7 +170,6 @@ class Reg:
             0 <= self.reset <= self.ones,
             f"reset of {self.name} must fit in {self.width} bits, not {self.reset:#x}",
         )
-        self._check_fields()
 
     def _check_fields(self) -> None:
         taken: dict[int, str] = {}
@@ -210,8 +245,7 @@ class Reg:
         return element if element < self.count and self.offset + element * self.step < hi else None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of a block's description, for documentation and for comparison with another source."""
 
     offset: int
@@ -221,7 +255,7 @@ class Row:
     reset: int
     fields: tuple[str, ...]
     """As "RWP[3] RO"."""
-    count: int
+    count: int  # type: ignore[assignment]  # a register's, not the tuple's method
     stride: int
     first: int
     frame: str
@@ -349,6 +383,8 @@ class Block:
     def rule(self, name: str) -> Rule:
         rule = self.rules.get(name)
         if rule is None:
+            import difflib  # costs a millisecond, and every worker loads this module
+
             close = difflib.get_close_matches(name, self.rules, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise KeyError(f"{self.name} has no register {name!r}{hint}")

@@ -8,18 +8,21 @@ does not come from `self.rng`.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from hashlib import blake2b
-from typing import Any, ClassVar, TypeVar, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from cosim.core.digest import blake2b
 from cosim.core.kernel import Entry, Kernel
 from cosim.core.message import KINDS, POWER, Kind
 from cosim.core.plan import LinkPlan, NodePlan, RegionPlan
 from cosim.core.regs import Bank
 from cosim.core.tasks import Future, Label, Scheduler, Task
 from cosim.core.time import Instant, Span, fmt
+
+if TYPE_CHECKING:
+    from random import Random
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -193,9 +196,7 @@ class Node:
         self.kernel: Kernel = cast("Kernel", None)
         self.scheduler = Scheduler()
         self.count: Counter[str] = Counter(dict.fromkeys(self.counters, 0))
-        self.rng = random.Random(
-            int.from_bytes(blake2b(f"{seed}:{plan.name}".encode(), digest_size=8).digest(), "little")
-        )
+        self._seed = seed
         self.side: list[list[Any]] = []
         self.epochs: list[tuple[int, dict[str, int]]] = []
         self._side_number = 0
@@ -205,6 +206,13 @@ class Node:
         self.banks: dict[str, Bank] = {}
         for name, port in self._ports.items():
             self.__dict__[name] = port.clone(self)
+
+    @cached_property
+    def rng(self) -> Random:
+        """Random numbers of this node, seeded by run seed and name."""
+        from random import Random  # few models draw any
+
+        return Random(int.from_bytes(blake2b(f"{self._seed}:{self.name}".encode(), digest_size=8).digest(), "little"))
 
     # -- wiring, by the worker -----------------------------------------------------------------------------------------
 

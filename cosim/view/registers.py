@@ -113,7 +113,7 @@ def range_text(row: Row) -> str:
 
 def row_dict(row: Row) -> dict[str, Any]:
     """A row for --json."""
-    return dict(zip(Row.__dataclass_fields__, (getattr(row, name) for name in Row.__dataclass_fields__), strict=True))
+    return row._asdict()
 
 
 # -- live values -------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 GROUPS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 
-WORKER_BUDGET = 140
-"""Modules that a worker may load before its model, the standard library's and zmq's included."""
+WORKER_BUDGET = 72
+"""Modules that a worker may load before its model's own, the standard library's included."""
 
 NOT_IN_A_WORKER = {
     "anyio",
@@ -58,15 +58,35 @@ def test_importing_cosim_loads_nothing_else() -> None:
     assert modules_loaded_by("import cosim") == ["cosim"]
 
 
+NOT_FOR_NOTHING = {"cosim.core.bounds", "dataclasses", "hashlib", "importlib", "inspect", "random", "traceback", "zmq"}
+"""Loaded only where they are used: by the hub, over libzmq, by a model that draws random numbers, for an error."""
+
+
 def test_a_worker_stays_within_its_import_budget() -> None:
-    """A worker loads at most 140 modules and none of the supervisor's libraries."""
-    loaded = modules_loaded_by(
-        "import cosim.node.worker, cosim.link.unix_link, cosim.link.zmq_link"
-    )  # imported on connecting
-    assert "zmq" in loaded, "the measurement must see what it is about"
-    too_much = sorted(NOT_IN_A_WORKER & {name.split(".")[0] for name in loaded})
+    """A worker of the fast link loads at most 72 modules, msgpack, and no other library."""
+    loaded = modules_loaded_by("import cosim.node.worker, cosim.link.unix_link, cosim.node.death, cosim.api")
+    assert "msgpack" in loaded, "the measurement must see what it is about"
+    too_much = sorted((NOT_IN_A_WORKER | NOT_FOR_NOTHING) & {*loaded, *(name.split(".")[0] for name in loaded)})
     assert not too_much, f"a worker must not load {too_much}"
     assert len(loaded) <= WORKER_BUDGET, f"{len(loaded)} modules: {loaded}"
+
+
+def test_a_fork_server_loads_what_a_worker_loads() -> None:
+    """Nothing of the supervisor comes with it: only `cosim.run`, which is empty, and itself."""
+    worker = modules_loaded_by("import cosim.node.worker, cosim.link.unix_link, cosim.node.death")
+    server = modules_loaded_by("import cosim.run.forkserver")
+    assert {name for name in set(server) - set(worker) if name.startswith("cosim")} == {
+        "cosim.run",
+        "cosim.run.forkserver",
+    }
+    assert not (NOT_IN_A_WORKER | {"zmq"}) & {name.split(".")[0] for name in server}
+
+
+def test_over_libzmq_a_worker_loads_zmq_and_no_more() -> None:
+    """The other link costs one library."""
+    loaded = modules_loaded_by("import cosim.node.worker, cosim.link.zmq_link, cosim.node.death, cosim.api")
+    assert "zmq" in loaded
+    assert not NOT_IN_A_WORKER & {name.split(".")[0] for name in loaded}
 
 
 def test_models_and_programs_load_without_the_supervisors_libraries() -> None:

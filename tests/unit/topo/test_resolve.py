@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +169,7 @@ def test_placement_changes_groups_only(workers: str) -> None:
     """Nodes, links and parameters are the same for every --workers; each node is hosted once."""
     source = load(TOPOLOGIES / "tiny.yaml")
     plan = resolve(source, sets={}, workers=workers).plan
-    assert replace(plan, groups=()) == replace(resolve(source, sets={}).plan, groups=())
+    assert plan._replace(groups=()) == resolve(source, sets={}).plan._replace(groups=())
     assert sorted(n for group in plan.groups for n in group) == [n.id for n in plan.nodes]
 
 
