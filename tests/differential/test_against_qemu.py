@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.distributor.spi import Spis
@@ -16,72 +16,50 @@ from nodes.pe.virtual_interface import VirtualInterface
 from nodes.redistributor.lpi import Lpis
 from nodes.redistributor.private import Private
 from tests.differential.accepted import ACCEPTED
+from tests.differential.generate import Fails, generate, shrink
 from tests.differential.harness import LENGTH, Pair
 from tests.differential.oracle import Oracle, missing
-from tests.differential.resolve import KINDS, V4_KINDS, Draw, kinds
+from tests.differential.resolve import KINDS, V4_KINDS, Draw
 from tests.differential.setup import Setup
 
 PROGRAMS = int(os.environ.get("COSIM_DIFFERENTIAL", "150"))
-DRAWS = 90
-"""Some draws give no step, so a program of LENGTH steps needs more of them."""
-
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing())]
 
 
 @pytest.fixture(scope="module", params=["3", "4.0"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Both sides for one GIC version; QEMU lives as long as the module's tests."""
+    if missing():
+        pytest.skip(missing())
     oracle = Oracle(str(request.param))
     yield Pair(oracle)
     oracle.close()
 
 
-@st.composite
-def draws(draw: st.DrawFn, version: str) -> list[Draw]:
-    """What a program is made of: three numbers per piece, so that hypothesis shrinks by leaving pieces out; 0 ends it early."""
-    names = kinds(version)
-    numbers, kind = st.integers(0, 0xFF_FFFF), st.integers(0, 4 * len(names))
-    found: list[Draw] = []
-    while len(found) < DRAWS and (number := draw(kind)):
-        first, second = draw(numbers), draw(numbers)
-        name = names[(number - 1) % len(names)]
-        found.append(Draw(name, first >> 16, first & 0xFFFF, second & 0xFFFF, second >> 16))
-    return found
+def fails(pair: Pair) -> Fails:
+    """Do the sides part on these draws?"""
+    return lambda setup, draws: pair.attempt(setup, draws) is not None
 
 
-def setups(version: str) -> st.SearchStrategy[Setup]:
-    """Variants of the usual set-up."""
-    return st.builds(
-        Setup,
-        version=st.just(version),
-        group1=st.sampled_from([0xFFFF_FFFF, 0xF5]),
-        tables=st.integers(0, 5),
-        mapped=st.booleans(),
-        preset=st.booleans(),
-        id_bits=st.sampled_from([14, 16]),
-        binary_point=st.sampled_from([0, 5]),
-        eoimode=st.integers(0, 1),
-    )
+def report(pair: Pair, setup: Setup, draws: list[Draw]) -> str:
+    """The shortest program on which the sides part as these draws make them."""
+    setup, draws = shrink(setup, draws, fails(pair))
+    difference = pair.attempt(setup, draws)
+    assert difference is not None
+    return f"{setup}\n{pair.explain(difference)}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_random_programs(pair: Pair) -> None:
+def test_random_programs(pair: Pair, seed: int) -> None:
     """After every step of every program both show the same tables, pending bits, registers and lines."""
     version = pair.oracle.version
-
-    @settings(max_examples=PROGRAMS, database=None, suppress_health_check=list(HealthCheck))
-    @given(setup=setups(version), drawn=draws(version))
-    def run(setup: Setup, drawn: list[Draw]) -> None:
-        difference = pair.attempt(setup, drawn)
-        if difference is not None:
-            raise AssertionError(f"the sides part; the shortest program found:\n{pair.explain(difference)}")
-
-    run()
+    for number in range(PROGRAMS):
+        setup, draws = generate(version, seed, number)
+        if pair.attempt(setup, draws) is not None:
+            pytest.fail(f"program {number} of seed {seed}: {report(pair, setup, draws)}", pytrace=False)
     print(f"\nGICv{version}: {pair.programs} programs, {pair.steps} steps, each compared; kinds: {dict(pair.kinds)}")
-    assert pair.programs >= PROGRAMS
     if PROGRAMS >= 100:
-        assert pair.steps > pair.programs * LENGTH // 2
+        assert pair.steps > pair.programs * (LENGTH - 2)
         assert set(pair.kinds) == set(KINDS) - {"nothing"} - (set(V4_KINDS) if version == "3" else set())
 
 
@@ -121,14 +99,31 @@ def test_a_wrong_model_is_found_and_shrunk(pair: Pair, name: str, monkeypatch: p
     version = pair.oracle.version
     assert hasattr(owner, attribute)
     monkeypatch.setattr(owner, attribute, replacement)
-    shortest = find(
-        draws(version),
-        lambda drawn: pair.attempt(Setup(version), drawn) is not None,
-        settings=settings(
-            max_examples=60, database=None, derandomize=True, phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )  # fmt: skip
-    difference = pair.attempt(Setup(version), shortest)
+    for number in range(60):
+        setup, draws = generate(version, 1, number)
+        if pair.attempt(setup, draws) is not None:
+            break
+    setup, draws = shrink(setup, draws, fails(pair))
+    difference = pair.attempt(setup, draws)
     assert difference is not None and pair.program is not None
+    print(f"\n{name}, found by program {number}\n{pair.explain(difference)}")
     assert len(pair.program.steps) <= 5, pair.explain(difference)
+
+
+@given(st.lists(st.integers(1, 0xFFFF), min_size=2, max_size=40), st.data())
+def test_shrinking_finds_the_cause(numbers: list[int], data: st.DataObject) -> None:
+    """Two draws that fail together are all that is left, with one bit each that matters."""
+    first = data.draw(st.integers(0, len(numbers) - 2))
+    second = data.draw(st.integers(first + 1, len(numbers) - 1))
+    draws = [Draw(str(n), number, number, number, number) for n, number in enumerate(numbers)]
+    low, high = numbers[first] & -numbers[first], 1 << numbers[second].bit_length() - 1
+
+    def bad(setup: Setup, candidate: list[Draw]) -> bool:
+        left = {draw.kind: draw for draw in candidate}
+        return (
+            str(first) in left and str(second) in left and bool(left[str(first)].b & low)
+            and bool(left[str(second)].c & high)
+        )  # fmt: skip
+
+    _, shortest = shrink(Setup("3", mapped=False), draws, bad)
+    assert shortest == [Draw(str(first), 0, low, 0, 0), Draw(str(second), 0, 0, high, 0)]
