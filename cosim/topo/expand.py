@@ -318,6 +318,15 @@ class Expander:
         except _Skip:
             return
 
+    def _named(
+        self, key: str, regions: dict[str, list[RegionItem] | None], names: dict[str, Any], path: Path
+    ) -> list[RegionItem] | None:
+        """The one region that a text with the map's names in it is the name of; None if there is none."""
+        if not has_expression(key):
+            return None
+        name = str(self.fill(key, names, path))
+        return [region for made in regions.values() for region in made or () if region.name == name] or None
+
     def _sees(
         self,
         item: MapItem,
@@ -331,12 +340,13 @@ class Expander:
         attributes = self.fill(spec.attributes, names, (*path, "attributes"))
         for index, key in enumerate(spec.regions):
             place = (*path, "regions", index)
-            if key not in regions:
+            chosen = regions[key] if key in regions else self._named(key, regions, names, place)
+            if chosen is None and key not in regions:
                 self.report(
                     f"region {key!r} is not known", place, code="unknown-region", next_step=did_you_mean(key, regions)
                 )
                 continue
-            for region in regions[key] or ():
+            for region in chosen or ():
                 link = links.get(region.target)
                 if link is None:
                     link = links[region.target] = LinkItem(

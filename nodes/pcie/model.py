@@ -30,10 +30,25 @@ from nodes.arch.pci_config import SIZE
 from nodes.pcie.config_space import FunctionConfig
 from nodes.pcie.hierarchy import Bus
 
+LINKS = 31
+"""As many as bus 0 has room for beside its host bridge."""
+
+
+def root_ports(number: int) -> list[dict[str, Any]]:
+    """A hierarchy of a host bridge and `number` root ports, whose links are 0 and up.
+
+    Raises:
+        ModelError: they don't fit.
+    """
+    if not 0 <= number <= LINKS:
+        raise ModelError(f"ports must be in 0..{LINKS}, not {number!r}")
+    ports = [{"device": 1 + n, "type": "root_port", "link": n} for n in range(number)]
+    return [{"device": 0, "type": "host_bridge"}, *ports]
+
 
 class Pcie(Node):
-    """Parameter `hierarchy`: functions of bus 0, each {device, function (0), type, below: [...] or link: 0..3 for a port};
-    types are those of `IDENTITIES`.
+    """Parameter `hierarchy`: functions of bus 0, each {device, function (0), type, below: [...] or link: 0..30 for a port};
+    types are those of `IDENTITIES`. Or `ports`: so many root ports, devices 1 and up, each with the link of its place.
 
     Counters: `config_requests`, `memory_requests`; `unsupported_requests` (configuration requests for nobody, as enumeration
     makes them), `unclaimed_accesses` (memory requests for nobody), `unmodelled_accesses` (BARs with nothing behind them),
@@ -44,14 +59,13 @@ class Pcie(Node):
     counters = ("config_requests", "memory_requests")
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")
     mmio = MmioTarget("memory space; absolute PCI addresses")
-    link0 = MmioInitiator("below a port with link 0: its ECAM offsets, and absolute PCI addresses")
-    link1 = MmioInitiator("below a port with link 1")
-    link2 = MmioInitiator("below a port with link 2")
-    link3 = MmioInitiator("below a port with link 3")
+    for _number in range(LINKS):  # a class body's locals are the class's attributes: ports link0, link1 and so on
+        locals()[f"link{_number}"] = MmioInitiator("below the port with this link: ECAM offsets, absolute PCI addresses")
+    del _number
 
     def setup(self) -> None:
-        self.root = Bus(self.params.get("hierarchy", []))
-        self._links = dict(enumerate((self.link0, self.link1, self.link2, self.link3)))
+        self.root = Bus(self.params.get("hierarchy") or root_ports(self.params.get("ports", 0)))
+        self._links: dict[int, MmioInitiator] = {n: getattr(self, f"link{n}") for n in range(LINKS)}
         used = list(self.root.links())
         if len(set(used)) < len(used) or not set(used) <= set(self._links):
             raise ModelError(f"links of ports must be different and in 0..{len(self._links) - 1}, not {used}")

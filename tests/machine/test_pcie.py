@@ -9,7 +9,7 @@ import pytest
 from cosim.api import BusFault, MmioTarget, ModelError, Node, Request, ns
 from cosim.testing import Bench
 from nodes.pcie.hierarchy import Bus
-from nodes.pcie.model import Pcie
+from nodes.pcie.model import Pcie, root_ports
 
 ECAM, MEMORY32, MEMORY64 = 0x10_1000_0000, 0x6000_0000, 0x40_0000_0000
 HIERARCHY: list[dict[str, Any]] = [
@@ -220,3 +220,11 @@ def test_odd_configuration_accesses_are_refused() -> None:
     for offset, size in ((2, 4), (0, 8)):
         with pytest.raises(BusFault, match="SLVERR"):
             r.config(0, 0, offset=offset, size=size)
+
+
+def test_root_ports_in_any_number() -> None:
+    """`ports` root ports stand at devices 1 and up, each with the link of its place; more than bus 0 has room for are refused."""
+    assert list(Bus(root_ports(31)).links()) == list(range(31))
+    assert sorted(Bus(root_ports(2)).functions) == [0, 1 << 3, 2 << 3]
+    with pytest.raises(ModelError, match="ports must be in 0..31"):
+        root_ports(32)

@@ -48,7 +48,7 @@ def links(plan: Plan) -> dict[str, tuple[int, dict[str, Any]]]:
 
 
 def test_rdn2cfg1_has_its_nodes() -> None:
-    """8 PEs, 8 redistributors, distributor, 3 ITSs, SMMU, smmute, memory, hypervisor; ids by sorted name; one worker each."""
+    """8 PEs and redistributors, 3 ITSs, one of each other kind; ids by sorted name; one worker each."""
     plan = shipped("rdn2cfg1").plan
     kinds = [n.kind for n in plan.nodes]
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -58,12 +58,13 @@ def test_rdn2cfg1_has_its_nodes() -> None:
         "its": 3,
         "smmu": 1,
         "smmute": 1,
+        "pcie": 1,
         "memory": 1,
         "hypervisor": 1,
     }
     assert [n.name for n in plan.nodes] == sorted(n.name for n in plan.nodes)
-    assert [n.id for n in plan.nodes] == list(range(24))
-    assert plan.groups == tuple((i,) for i in range(24))
+    assert [n.id for n in plan.nodes] == list(range(25))
+    assert plan.groups == tuple((i,) for i in range(25))
     assert plan.tests == ("vsgi.ipi", "vlpi.smmute")
     assert (plan.seed, plan.until) == (1, None)
 
@@ -292,3 +293,18 @@ def test_regions_may_touch_but_not_overlap(base: int, overlaps: bool) -> None:
             resolve(load_text(text, "f"), sets={})
     else:
         assert len(resolve(load_text(text, "f"), sets={}).plan.nodes) == 2
+
+
+def test_a_map_may_see_one_region_of_several() -> None:
+    """A key as written means all regions that it makes; a text that isn't a key names one of them, or none and is refused."""
+    text = (
+        "name: n\nsystem:\n  nodes: [{name: 'memory${i}', kind: memory, count: 2}, {name: 'pe${i}', kind: pe, count: 2}]\n"
+        "  regions: {'r${k}': {for: {k: 2}, base: 0, size: 4KiB, to: 'memory${k}.bus'}}\n"
+        "  maps: [{from: 'pe${n}.bus', for: {n: 2}, sees: [{regions: ['r${n + OFF}'], latency: 1ns}]}]\n"
+    )
+    plan = resolve(load_text(text.replace("OFF", "0"), "f"), sets={}).plan
+    links = {link.id: plan.nodes[link.dst].name for link in plan.links}
+    seen = {node.name: [links[r.link] for r in node.maps["bus"]] for node in plan.nodes if node.kind == "pe"}
+    assert seen == {"pe0": ["memory0"], "pe1": ["memory1"]}
+    with pytest.raises(TopologyErrors, match="is not known"):
+        resolve(load_text(text.replace("OFF", "1"), "f"), sets={})
