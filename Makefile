@@ -2,8 +2,10 @@
 #
 #   make up      install what running needs, run topologies/rdn2cfg1.yaml
 #   make test    lint, then all tests with the coverage gate
+#   make differential  PROGRAMS random programs on our GIC and on QEMU's, for GICv3 and GICv4.0
 #   make lint    ruff (rules and format), mypy --strict, import-linter
-#   make bench   measure whole runs
+#   make bench   measure the workloads of `cosim bench`, write docs/performance.md
+#   make bench-peers  measure HELICS, mosaik and SimPy beside them, write docs/performance.md
 #   make docs    build the documentation into docs/_build/html
 #   make clean   remove what the above made, except runs/
 
@@ -11,9 +13,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench docs requirements clean
+.PHONY: help up test differential lint bench bench-peers docs requirements clean
 
 VENV ?= .venv
+BENCH_VENV ?= $(VENV)-bench
+BENCH_FLAGS ?=
 BIN := $(VENV)/bin
 TOPOLOGY ?= topologies/rdn2cfg1.yaml
 UP_FLAGS ?=
@@ -28,7 +32,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
-	@sed -n '3,8s/^# \{0,3\}//p' Makefile
+	@sed -n '3,9s/^# \{0,3\}//p' Makefile
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -67,8 +71,24 @@ lint: $(VENV)/dev.stamp
 test: lint
 	HYPOTHESIS_PROFILE=ci $(BIN)/pytest --cov --cov-report=term-missing --cov-fail-under=100 $(PYTEST_FLAGS)
 
+# Needs qemu-system-aarch64 (Debian package qemu-system-arm). Another SEED gives other programs.
+PROGRAMS ?= 2000
+SEED ?= 1
+differential: $(VENV)/dev.stamp
+	COSIM_DIFFERENTIAL=$(PROGRAMS) COSIM_TEST_SEED=$(SEED) $(BIN)/pytest -s -v tests/differential
+
 bench: $(VENV)/run.stamp
-	$(BIN)/python -m benchmarks.whole_runs
+	$(BIN)/python -m benchmarks.report bench $(BENCH_FLAGS)
+
+# The peers live in an environment of their own: nothing of ours may come to need them.
+$(BENCH_VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+bench-peers: $(BENCH_VENV)/bench.stamp
+	$(BENCH_VENV)/bin/python -m benchmarks.report peers $(BENCH_FLAGS)
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -80,8 +100,9 @@ PIP_COMPILE := pip-compile --quiet --generate-hashes --no-emit-index-url --no-em
 requirements:
 	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra bench -c requirements/run.txt --output-file requirements/bench.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist docs/_build .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

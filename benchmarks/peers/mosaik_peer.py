@@ -22,7 +22,7 @@ from benchmarks.peers.common import Clocks, Sampler, arguments, report
 PAYLOAD = "0123456789abcdef"
 
 
-class Sim(mosaik_api_v3.Simulator):
+class Sim(mosaik_api_v3.Simulator):  # type: ignore[misc]
     """One node: its part is said by the parameters of `init`."""
 
     def __init__(self) -> None:

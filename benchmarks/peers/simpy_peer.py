@@ -1,6 +1,6 @@
 """SimPy, in one process: the idiomatic forms, processes that talk by `Store`.
 
-    python -m benchmarks.peers.simpy_peer mmio 19 20000
+python -m benchmarks.peers.simpy_peer mmio 19 20000
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ def barrier(env: simpy.Environment, nodes: int, steps: int, clocks: Clocks) -> N
 
     for index in range(nodes):
         env.process(ticker(index))
-
-
 
 
 def pingpong(env: simpy.Environment, nodes: int, trips: int, clocks: Clocks) -> None:

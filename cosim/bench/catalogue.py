@@ -10,8 +10,8 @@ from cosim.bench.harness import FAST, Case
 from cosim.errors import UsageError
 from cosim.topo.placement import parse_workers
 
-WORKLOADS = ("barrier", "pingpong", "fanout", "sparse", "mmio", "interrupts", "startup", "memory")
-"""W1 to W8."""
+WORKLOADS = ("barrier", "pingpong", "fanout", "sparse", "mmio", "interrupts", "startup", "memory", "compute")
+"""W1 to W8, and W1 with work."""
 
 
 def cases(
@@ -40,6 +40,8 @@ def cases(
             f"benchmark must be one of {', '.join(WORKLOADS)} (w1 to w{len(WORKLOADS)}) or all, not {name!r}",
             code="bench",
         )
+    if nodes is not None and nodes < 2:
+        raise UsageError(f"a workload must have at least 2 nodes, not {nodes}", code="bench")
     for text in workers:
         try:
             parse_workers(text)

@@ -31,6 +31,8 @@ from cosim.run.supervisor import Limits, Supervisor
 IN_PROCESS = "0"
 PER_NODE = "per-node"
 FAST, LIBZMQ, MEMORY = "fast", "zmq", "memory"
+FRAMES_OF_A_LIFE = 5
+"""HELLO, READY, BYE, the first grant of each worker (its nodes' start) and the answer: no part of the work."""
 MIN_ROUNDS = 10
 PILOT = 200
 """Operations of the first trial of a case."""
@@ -44,9 +46,11 @@ Probe = Callable[[Supervisor], Any]
 
 @dataclass
 class Sample:
-    """One run as measured; times in seconds. `probed` is what the probe returned."""
+    """One run as measured; times in seconds. `grants` leaves out the first of each worker, `frames` are grants and
+    answers; `probed` is what the probe returned."""
 
     result: dict[str, Any]
+    grants: int
     frames: int
     window_s: float
     window_cpu_s: float
@@ -144,12 +148,14 @@ def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = N
     if outcome.errors:
         raise outcome.errors[0]
     report = outcome.report or {}
+    grants: int = report.get("grants", 0)
     window, window_cpu = _window(plan, report.get("nodes", {}))
     if workers != IN_PROCESS:
         window_cpu += meter.slope() * window
     return Sample(
         result=supervisor.result or {},
-        frames=report.get("frames", 0) + report.get("grants", 0),
+        grants=grants - len(plan.groups),
+        frames=report.get("frames", 0) + grants - FRAMES_OF_A_LIFE * len(plan.groups),
         window_s=window,
         window_cpu_s=window_cpu,
         total_s=total,
@@ -179,6 +185,7 @@ async def _supervise(
             if event.kind in ("started", "progress"):
                 meter.sample()
         await supervisor.done.wait()
+        supervisor.events.close()
     return supervisor, meter, probed
 
 
@@ -197,14 +204,14 @@ def _window(plan: Plan, nodes: dict[str, Any]) -> tuple[float, float]:
 
 def reading(sample: Sample, rounds: int, per_round: int = 1) -> Reading:
     """The reading of a workload with timed nodes that ran `rounds` rounds of `per_round` operations each. Grants and frames
-    are shown per round of the whole run; those of start-up and end are among them."""
+    are shown per round of the whole run."""
     measured = (rounds - first_measured(rounds)) * per_round
     return Reading(
         rate=measured / sample.window_s,
         cpu_s=sample.window_cpu_s / measured,
         digest=sample.result["digest"],
         extra={
-            "grants_per_round": sample.result["grants"] / rounds,
+            "grants_per_round": sample.grants / rounds,
             "frames_per_round": sample.frames / rounds,
         },
     )

@@ -20,7 +20,7 @@ UNIT = "MiB/worker"
 ROWS = [(24, PER_NODE, FAST)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
 
-_BARE = "import msgpack, zmq; context = zmq.Context(); print(flush=True); __import__(\"sys\").stdin.read()"
+_BARE = 'import msgpack, zmq; context = zmq.Context(); print(flush=True); __import__("sys").stdin.read()'
 
 
 def set_sizes(pid: int) -> tuple[float, float]:

@@ -37,13 +37,14 @@ class Timed(Node):
 
 
 class Ticker(Timed):
-    """Steps every `STEP`; sends nothing."""
+    """Steps every `STEP`; sends nothing. Each step takes `work_us` of CPU time, as a model of real size would."""
 
     links = Channel(BENCH)
 
     def start(self) -> None:
         """The first step."""
         self.number = 0
+        self.work_ns: int = self.params.get("work_us", 0) * 1000
         self.step()
 
     def step(self) -> None:
@@ -51,8 +52,16 @@ class Ticker(Timed):
         number = self.number = self.number + 1
         if number == self.first or number == self.last:
             self.note(number)
+        if self.work_ns:
+            self.compute()
         if number < self.last:
             self.after(STEP, self.step)
+
+    def compute(self) -> None:
+        """Use CPU time."""
+        until = time.thread_time_ns() + self.work_ns
+        while time.thread_time_ns() < until:
+            pass
 
 
 class Ping(Timed):

@@ -32,6 +32,11 @@ def barrier(nodes: int, steps: int) -> Plan:
     return _star("barrier", [("ticker", models.Ticker, params)] * nodes)
 
 
+def compute(nodes: int, steps: int) -> Plan:
+    """W1 with a millisecond of work in each step of each node."""
+    return _star("compute", [("ticker", models.Ticker, {**_timed(steps), "work_us": 1000})] * nodes)
+
+
 def pingpong(nodes: int, trips: int) -> Plan:
     """W2: two nodes play, the others wait for messages that never come."""
     return _star("pingpong", [*_players(trips), *[("waiting", models.Waiting, {})] * (nodes - 2)])
@@ -60,13 +65,8 @@ def mmio(nodes: int, reads: int) -> Plan:
     return plan._replace(nodes=(first, *plan.nodes[1:]), links=(*plan.links, *links))
 
 
-def idle(nodes: int) -> Plan:
-    """W7: nodes that have no event at all."""
-    return _star("idle", [("waiting", models.Waiting, {})] * nodes)
-
-
 def endless(nodes: int) -> Plan:
-    """W8: as W2, for longer than anybody will measure."""
+    """W7 and W8: as W2, for longer than anybody will measure."""
     return pingpong(nodes, 10**9)
 
 

@@ -1,0 +1,214 @@
+"""docs/performance.md from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+
+HEAD = """\
+# Performance
+
+Written by `make bench` and `make bench-peers` from what they measured; do not edit. Rates depend on the machine and on what
+else it does: compare the ratios. `x floor` is the rate over that of a raw pyzmq PAIR ping-pong (16 bytes, ipc, blocking
+receives, two processes), measured between the runs of the same row. `CPU` is the CPU time of all processes that take part,
+hub and supervisor included, per operation. Each figure is the median of the runs.
+
+What decides speed is how often a process boundary is crossed and whom a step wakes. Where nodes share a process, their
+messages never leave it; where they do not, a grant and its answer are two crossings by the hub, which wakes only nodes that
+have something to do.
+"""
+
+LOSE = """\
+## Where this design loses
+
+Lock-step of a few compiled simulators that synchronise every few nanoseconds, with a core each, over shared memory:
+SimBricks. Measured earlier on a machine of this kind (2 virtual cores, shared; SimBricks' base library compiled with
+gcc -O3 and yielding in its poll loop, no model code, synchronisation interval = latency = 10 ns):
+
+| workload                       | SimBricks, CPU µs | rate          |
+|--------------------------------|-------------------|---------------|
+| barrier, 2 nodes               | 1.2               | 725,000/s     |
+| barrier, 19 nodes              | 103               | 10,800/s      |
+| ping-pong, 2 nodes             | 2.4               | 483,000/s     |
+| fan-out, 19 nodes              | 3.4 per message   | 417,000/s     |
+| sparse ping-pong, 4 nodes      | 10                | 110,000/s     |
+| sparse ping-pong, 19 nodes     | 102               | 10,300/s      |
+| sparse ping-pong, 64 nodes     | 740               | 701/s         |
+| sparse ping-pong, 128 nodes    | 949               | 711/s         |
+
+A grant over a process boundary costs tens of microseconds here, so that two processes in lock-step are two orders of
+magnitude behind it. Every link of SimBricks synchronises in every interval, though: its cost grows with the number of nodes
+whether they do anything or not, and where there are more processes than cores and traffic is sparse, the lines cross
+between 19 and 64 nodes (`sparse` above; with a core for each process they would not). As shipped, SimBricks spins
+instead of yielding; with more processes than cores that fell to 3 steps/s in the barrier of 19 nodes.
+
+Also out of reach: bulk data as many small messages between processes (send blocks), and pacing by real time below a
+millisecond.
+"""
+
+UNITS = {
+    "barrier": "W1 barrier: 19 nodes step together, no messages",
+    "pingpong": "W2 ping-pong between two nodes, the others wait",
+    "fanout": "W3 fan-out: one node to all others, deliveries",
+    "mmio": "W5 register reads by a coroutine",
+}
+
+
+def render(results: dict[str, Any]) -> str:
+    """The page; a part that was not measured yet says so."""
+    parts = [HEAD]
+    bench, peers = results.get("bench"), results.get("peers")
+    if bench:
+        parts += [
+            "## The workloads\n",
+            _machine(bench),
+            _bench_table(bench["rows"]),
+            "## Targets\n",
+            _targets(bench["rows"], peers),
+        ]
+    else:
+        parts.append("## The workloads\n\nNot measured yet: `make bench`.\n")
+    parts.append("## Beside HELICS, mosaik and SimPy\n")
+    if peers:
+        parts.append(_machine(peers))
+        parts.append(
+            "HELICS has a federate, a core and a Python interpreter per process, and a broker process; mosaik its simulators\n"
+            "in processes (remote) or in its own (inproc); SimPy is one process, by `Store` where messages pass. `best HELICS`\n"
+            "is the rate over that of the fastest HELICS core type in the same table.\n"
+        )
+        parts += [_peer_table(table) for table in peers["tables"]]
+    else:
+        parts.append("Not measured yet: `make bench-peers`.\n")
+    return "\n".join([*parts, LOSE])
+
+
+def _machine(part: dict[str, Any]) -> str:
+    about = ", ".join(f"{name} {value}" for name, value in part["machine"].items() if name != "load1")
+    return f"{about}; load before the first run {part['machine']['load1']}; medians of {part['repeat']}.\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" for _ in head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def number(value: float | None) -> str:
+    """Three figures, with thousands separated."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"
+
+
+_KNOWN = (
+    "name", "nodes", "workers", "link", "rate", "unit", "cpu_us", "floor_rate", "floor_unit", "ratio", "load1", "runs",
+    "rate_min", "rate_max",
+)  # fmt: skip
+
+
+def _bench_table(rows: list[Row]) -> str:
+    head = ["workload", "nodes", "workers", "link", "rate", "from", "to", "CPU µs", "floor", "x floor", "load", "and"]
+    return _table(
+        head,
+        [
+            [
+                row["name"], str(row["nodes"]), row["workers"], row["link"], f"{number(row['rate'])} {row['unit']}",
+                number(row["rate_min"]), number(row["rate_max"]), number(row["cpu_us"]), number(row["floor_rate"]),
+                number(row["ratio"]), str(row["load1"]),
+                ", ".join(f"{key} {number(value)}" for key, value in row.items() if key not in _KNOWN),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _peer_table(table: dict[str, Any]) -> str:
+    best = max((r["rate"] for r in table["rows"] if r["system"].startswith("HELICS") and r["rate"]), default=None)
+    head = ["system", "rate/s", "from", "to", "CPU µs", "x floor", "best HELICS"]
+    rows = []
+    for row in table["rows"]:
+        if row["rate"] is None:
+            rows.append([row["system"], f"no result: {row['fault']}".replace("|", "/"), "", "", "", "", ""])
+            continue
+        rows.append(
+            [
+                row["system"], number(row["rate"]), number(row["rate_min"]), number(row["rate_max"]),
+                number(row["cpu_us"]), number(row["ratio"]), number(row["rate"] / best) if best else "-",
+            ]
+        )  # fmt: skip
+    title = (
+        f"### {UNITS[table['workload']]} ({table['nodes']} nodes)\n\nFloor {number(table['floor'])} round trips/s.\n"
+    )
+    return f"{title}\n{_table(head, rows)}"
+
+
+def _targets(rows: list[Row], peers: dict[str, Any] | None) -> str:
+    """What issue and design ask for, beside what was measured."""
+
+    def find(name: str, nodes: int | None, workers: str, link: str | None = None) -> Row | None:
+        found = [
+            r
+            for r in rows
+            if r["name"] == name
+            and nodes in (None, r["nodes"])
+            and r["workers"] == workers
+            and link in (None, r["link"])
+        ]
+        return found[0] if found else None
+
+    lines: list[list[str]] = []
+
+    def check(what: str, limit: float, found: float | None, least: bool) -> None:
+        if found is not None:
+            met = found >= limit if least else found <= limit
+            lines.append([what, f"{'>=' if least else '<='} {number(limit)}", number(found), "yes" if met else "no"])
+
+    def value(row: Row | None, key: str) -> float | None:
+        return float(row[key]) if row and key in row else None
+
+    def ratio(one: Row | None, other: Row | None, key: str) -> float | None:
+        return one[key] / other[key] if one and other and other.get(key) else None
+
+    node = "per-node"
+    zmq, fast = find("pingpong", 2, node, "zmq"), find("pingpong", 2, node, "fast")
+    crowd = find("pingpong", 256, node, "fast")
+    check("ping-pong, process per node, libzmq: x floor", 0.28, value(zmq, "ratio"), True)
+    check("ping-pong, process per node, fast link: x floor", 0.65, value(fast, "ratio"), True)
+    check("ping-pong, 254 bystanders: rate over that of none", 0.8, ratio(crowd, fast, "ratio"), True)
+    few, many = find("sparse", 4, node), find("sparse", 256, node)
+    check("sparse, CPU of 256 nodes over that of 4", 1.25, ratio(many, few, "cpu_us"), False)
+    check(
+        "sparse, frames per round trip of 256 nodes over that of 4", 1.005, ratio(many, few, "frames_per_round"), False
+    )
+    start = find("startup", 24, node)
+    check("start-up of 24 processes, CPU s until ready", 3, value(start, "up_cpu_s"), False)
+    size = find("memory", None, node)
+    check("private memory of a worker, MiB", 12, value(size, "rate"), False)
+    check("compute, 2 workers over 1", 1.7, ratio(find("compute", 8, "2"), find("compute", 8, "1"), "rate"), True)
+    if peers:
+        _peer_targets(peers, check)
+    return _table(["what", "target", "measured", "met"], lines)
+
+
+def _peer_targets(peers: dict[str, Any], check: Callable[[str, float, float | None, bool], None]) -> None:
+    tables = {(t["workload"], t["nodes"]): {r["system"]: r for r in t["rows"] if r["rate"]} for t in peers["tables"]}
+
+    def against(key: tuple[str, int], ours: str, theirs: str, column: str = "rate") -> float | None:
+        table = tables.get(key, {})
+        rivals = [r[column] for name, r in table.items() if name.startswith(theirs)]
+        return table[ours][column] / max(rivals) if ours in table and rivals else None
+
+    libzmq, node, packed, one = (
+        f"cosim, {how}" for how in ("process per node, libzmq", "process per node", "2 workers", "one process")
+    )
+    for key, asked in (
+        (("barrier", 19), ((libzmq, 3), (node, 6), (packed, 20))),
+        (("fanout", 19), ((node, 10), (packed, 30))),
+    ):
+        for ours, least in asked:
+            check(f"{key[0]}, {ours.removeprefix('cosim, ')}: x best HELICS", least, against(key, ours, "HELICS"), True)
+    check("ping-pong in one process: x SimPy", 3, against(("pingpong", 19), one, "SimPy"), True)
+    check("register read in one process: CPU over SimPy's", 0.5, against(("mmio", 19), one, "SimPy", "cpu_us"), False)

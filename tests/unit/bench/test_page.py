@@ -1,0 +1,87 @@
+"""docs/performance.md is made of the figures and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare, page
+
+MACHINE = {"python": "3.11", "cpus": 2, "load1": 0.1}
+
+
+def row(name: str, nodes: int, workers: str, link: str, rate: float, **more: Any) -> dict[str, Any]:
+    """A row of `cosim bench`."""
+    return {
+        "name": name, "nodes": nodes, "workers": workers, "link": link, "rate": rate, "unit": "x/s", "cpu_us": 10.0,
+        "floor_rate": 1000.0, "floor_unit": "", "ratio": rate / 1000, "load1": 0.1, "runs": 5, "rate_min": rate,
+        "rate_max": rate, **more,
+    }  # fmt: skip
+
+
+def bench(*rows: dict[str, Any]) -> dict[str, Any]:
+    """Results of the first part."""
+    return {"bench": {"machine": MACHINE, "repeat": 5, "rows": list(rows)}}
+
+
+def test_without_figures_the_page_says_so() -> None:
+    """Nothing measured, nothing claimed."""
+    text = page.render({})
+    assert "Not measured yet: `make bench`." in text and "Not measured yet: `make bench-peers`." in text
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(700.0, "yes"), (600.0, "no")])
+def test_a_target_is_met_or_not(ratio: float, verdict: str) -> None:
+    """The fast link's target of 0.65 of the floor is judged by the figure."""
+    text = page.render(bench(row("pingpong", 2, "per-node", "fast", ratio)))
+    assert f"| ping-pong, process per node, fast link: x floor | >= 0.65 | {ratio / 1000:.3g} | {verdict} |" in text
+    assert "254 bystanders" not in text, "a target without figures must not be judged"
+
+
+def test_bystanders_are_judged_by_ratios() -> None:
+    """Rates of two rows are compared over their own floors."""
+    crowd = {**row("pingpong", 256, "per-node", "fast", 450.0), "ratio": 0.9}
+    text = page.render(bench(row("pingpong", 2, "per-node", "fast", 500.0), crowd))
+    assert "| ping-pong, 254 bystanders: rate over that of none | >= 0.8 | 1.8 | yes |" in text
+
+
+def test_a_peer_without_result_is_shown_with_its_reason() -> None:
+    """Its row stays in the table; the best of HELICS is that of the others."""
+    rows = [
+        {"system": "cosim, 2 workers", "ours": True, "rate": 4000.0, "rate_min": 1.0, "rate_max": 9.0, "runs": 5,
+         "cpu_us": 5.0, "ratio": 4.0, "fault": ""},
+        {"system": "HELICS, tcp", "ours": False, "rate": 200.0, "rate_min": 1.0, "rate_max": 9.0, "runs": 5,
+         "cpu_us": 5.0, "ratio": 0.2, "fault": ""},
+        {"system": "HELICS, zmq", "ours": False, "rate": None, "fault": "no broker"},
+    ]  # fmt: skip
+    table = {"workload": "barrier", "nodes": 19, "floor": 1000.0, "rows": rows}
+    text = page.render(
+        {
+            **bench(),
+            "peers": {"machine": MACHINE, "repeat": 5, "tables": [table]},
+        }
+    )
+    assert "| HELICS, zmq | no result: no broker |" in text
+    assert "| cosim, 2 workers | 4,000 | 1 | 9 | 5 | 4 | 20 |" in text
+
+
+def test_targets_beside_peers_need_both_parts() -> None:
+    """With figures of cosim and peers, the barrier on two workers is judged against the best HELICS."""
+    rows = [{"system": s, "ours": False, "rate": r, "rate_min": r, "rate_max": r, "runs": 5, "cpu_us": 1.0, "ratio": 1.0,
+             "fault": ""} for s, r in (("cosim, 2 workers", 3000.0), ("HELICS, tcp", 100.0), ("HELICS, zmq", 90.0))]  # fmt: skip
+    peers = {
+        "machine": MACHINE,
+        "repeat": 5,
+        "tables": [{"workload": "barrier", "nodes": 19, "floor": 1.0, "rows": rows}],
+    }
+    text = page.render({**bench(row("pingpong", 2, "per-node", "fast", 1.0)), "peers": peers})
+    assert "| barrier, 2 workers: x best HELICS | >= 20 | 30 | yes |" in text
+
+
+def test_a_peer_that_fails_tells_its_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A script that is not there ends with its interpreter's words, not with a rate."""
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    with pytest.raises(RuntimeError, match="no_such_peer|benchmarks"):
+        compare.peer("no_such_peer", "barrier", 2)(1.0)

@@ -1,0 +1,139 @@
+"""Every workload runs, small, and its row says what a script may rely on. No timing is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cosim.bench import harness, interrupts, plans
+from cosim.bench.catalogue import WORKLOADS, cases
+from cosim.bench.harness import Case, Reading, measure, run_plan
+from cosim.cli.main import group
+from cosim.errors import UsageError
+
+SYNTHETIC = ("barrier", "pingpong", "fanout", "sparse", "mmio", "compute")
+FIELDS = {
+    "name": str, "nodes": int, "workers": str, "rate": float, "unit": str, "cpu_us": float, "floor_rate": float,
+    "ratio": float, "load1": float,
+}  # fmt: skip
+
+
+def sane(row: dict[str, Any]) -> None:
+    """All fields of the contract, finite, and a ratio that is what it says."""
+    for name, kind in FIELDS.items():
+        assert isinstance(row[name], kind), f"{name} of {row}"
+    assert row["rate"] > 0 and row["floor_rate"] > 0 and row["cpu_us"] > 0
+    assert math.isclose(row["ratio"], row["rate"] / row["floor_rate"], rel_tol=0.01)
+    assert row["rate_min"] <= row["rate"] <= row["rate_max"]
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_synthetic_workload_gives_a_row(name: str) -> None:
+    """A small run of each, in this process, fills every field of its row."""
+    (case,) = cases(name, nodes=3, workers=("0",), operations=30)
+    row = measure(case, repeat=2)
+    sane(row)
+    assert (row["name"], row["nodes"], row["workers"], row["link"], row["runs"]) == (name, 3, "0", "memory", 2)
+
+
+@pytest.mark.parametrize("name", ("barrier", "pingpong", "fanout", "sparse", "mmio"))
+def test_placement_and_link_change_no_digest(name: str) -> None:
+    """A process per node by either link, two workers and one process give one digest."""
+    build = getattr(plans, name)
+    digests = set()
+    for workers, link in (("per-node", "fast"), ("per-node", "zmq"), ("2", "fast"), ("0", "memory")):
+        sample = run_plan(plans.place(build(3, 20), workers), workers, link)
+        assert sample.result["status"] == "passed"
+        digests.add(sample.result["digest"])
+    assert len(digests) == 1
+
+
+def test_a_step_of_the_barrier_is_a_grant_of_each_node() -> None:
+    """Latencies let no node run ahead: N nodes and S steps are N * S grants."""
+    sample = run_plan(plans.place(plans.barrier(4, 50), "per-node"), "per-node")
+    assert sample.result["grants"] == 4 * 50
+    assert sample.frames == 2 * (4 * 50 - 4) and sample.grants == 4 * 50 - 4, "without the first grant of each"
+
+
+@pytest.mark.parametrize("build", [plans.pingpong, plans.sparse])
+def test_bystanders_cost_no_grant(build: Any) -> None:
+    """A round trip is two grants, with two nodes or with eight."""
+    few, many = (run_plan(plans.place(build(n, 50), "per-node"), "per-node") for n in (2, 8))
+    assert few.grants == many.grants == 2 * 50 - 1
+    assert few.frames == many.frames == 2 * few.grants
+
+
+def test_startup_tells_cpu_until_ready_from_all() -> None:
+    """Start-up of two workers: CPU until ready is a part of that of the whole."""
+    (case,) = cases("startup", nodes=2, workers=("per-node",))
+    row = measure(case, repeat=1)
+    sane(row)
+    assert 0 < row["up_cpu_s"] <= row["cpu_s"] * 1.2 and row["up_s"] > 0 and row["stop_s"] > 0
+
+
+def test_memory_is_compared_with_a_bare_interpreter() -> None:
+    """Private memory of a worker, with the proportional set size beside it; one process for all has none to show."""
+    (case,) = cases("memory", nodes=2, workers=("per-node",))
+    row = measure(case, repeat=1)
+    sane(row)
+    assert row["unit"] == "MiB/worker" and row["pss"] > 0
+    with pytest.raises(UsageError, match="must be measured of processes"):
+        cases("memory", workers=("0",))
+
+
+@pytest.mark.parametrize("kind", interrupts.KINDS)
+def test_interrupts_are_counted_at_the_guest(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of the machine that differ by what was asked for differ by as many interrupts taken."""
+    monkeypatch.setattr(interrupts, "TRANSACTIONS", (1, 101))
+    case = interrupts.case(4, "0", "fast", kind=kind)
+    row = measure(case, repeat=1)
+    sane(row)
+    assert row["name"] == f"interrupts-{kind}"
+    assert row["interrupts"] == (100 if kind == "vlpi" else 100 * 3)
+
+
+def test_runs_of_one_case_must_agree() -> None:
+    """A second run with another digest is an error, not a median."""
+    digests = iter(("aa", "bb"))
+    case = Case("odd", 2, "0", "memory", "x/s", lambda _case: Reading(1.0, 1.0, next(digests)), 1, floor=lambda: 1.0)
+    with pytest.raises(RuntimeError, match="one digest"):
+        measure(case, repeat=2)
+
+
+def test_the_number_of_operations_fills_the_time() -> None:
+    """Two trials find it out: at 1,000 operations a second, half a second is 500."""
+    asked: list[int] = []
+
+    def run(case: Case) -> Reading:
+        asked.append(case.operations)
+        return Reading(1000.0, 1.0)
+
+    case = Case("steady", 2, "0", "memory", "x/s", run)
+    assert harness.calibrated(case, 0.5).operations == 500
+    assert asked == [harness.PILOT, harness.PILOT]
+
+
+def test_every_name_and_number_is_a_workload() -> None:
+    """w1 to w8 are the first eight names; what is neither is refused with the names."""
+    for number, name in enumerate(WORKLOADS[:5], 1):
+        assert [c.name for c in cases(f"w{number}")] == [c.name for c in cases(name)]
+    with pytest.raises(UsageError, match="barrier, pingpong"):
+        cases("w0")
+    with pytest.raises(UsageError, match="per-node, auto or a number"):
+        cases("barrier", workers=("many",))
+    with pytest.raises(UsageError, match="at least 2 nodes"):
+        cases("pingpong", nodes=1)
+
+
+def test_the_command_prints_a_list_of_objects() -> None:
+    """`cosim bench NAME --json` prints rows, and nothing else, on stdout."""
+    words = ["bench", "w2", "--nodes", "2", "--workers", "0", "--operations", "50", "--repeat", "1", "--json"]
+    done = CliRunner().invoke(group, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    rows = json.loads(done.stdout)
+    assert len(rows) == 1
+    sane(rows[0])
