@@ -212,8 +212,10 @@ class Registers:
             rd.effects.after(self._end_invalidation)
 
     def _virtual_invalidation(self, kind: str, fields: tuple[Any, ...]) -> None:
-        self._rd.vpes.request(kind, fields)
-        self._rd.vpes.request("VSync", fields[:1], self._end_invalidation)
+        vpes = self._rd.vpes
+        vpes.seek(fields[0])
+        vpes.request(kind, fields)
+        vpes.request("VSync", fields[:1], self._end_invalidation)
 
     # -- SGI_base --------------------------------------------------------------------------------------------------------
 
@@ -330,7 +332,7 @@ class Registers:
         if vpe is not None:
             rd.later(rd.vsgir_ps, lambda: self.vsgi_state(vpe.vpeid, vpe.sgi.pending))
             return
-        rd.transfer.forward(rd.vpes.moved.get(self._query, -1), "QueryVsgi", (self._query, rd.index))
+        rd.transfer.ask("QueryVsgi", self._query)
         self._query_timer = rd.after(rd.stray_ps, self._no_vsgi_state, self._query)
 
     def _no_vsgi_state(self, vpeid: int) -> None:

@@ -103,7 +103,7 @@ class Residency:
         if self._vpeid in rd.vpes.table:
             rd.vpes.request("Enter", (self._vpeid,))
             return
-        rd.transfer.forward(rd.vpes.moved.get(self._vpeid, -1), "Claim", (self._vpeid, rd.index, rd.affinity))
+        rd.transfer.ask("Claim", self._vpeid, rd.affinity)
         self._wait_for_state()
 
     def _wait_for_state(self) -> None:

@@ -16,11 +16,15 @@ The messages are ours (the architecture leaves it open): Forward(target, kind, f
 reaches every other redistributor. Kinds, beside those of gic_net with their fields:
 
     VpeState(vpeid, state)                          hand over
-    Claim(vpeid, requester, affinity)               hand it over to me
+    Claim(vpeid, requester, affinity, everybody)    hand it over to me
+    Seek(vpeid, requester, everybody)               tell me who has it
     VpeAt(vpeid, owner)                             you are its home now, the state is there
     Fence(tag, vpeid)  FenceAck(tag)                vpeid -1: of the physical LPIs
     SetLpis(intids)                                 physical LPIs that moved
-    QueryVsgi(vpeid, requester)  VsgiState(vpeid, pending)
+    QueryVsgi(vpeid, requester, everybody)  VsgiState(vpeid, pending)
+
+The three questions go to where the vPE is thought to be, else to everybody. Knowledge can be out of date (a vPE may be unmapped
+and mapped elsewhere), therefore a redistributor that was asked alone and knows nothing passes the question on to everybody.
 """
 
 from __future__ import annotations
@@ -56,7 +60,8 @@ class Transfer:
         self._tag = 0
         self._kinds: dict[str, Callable[..., None]] = {
             "VpeState": lambda source, vpeid, state: rd.vpes.install(Vpe.unpack(vpeid, state)),
-            "Claim": lambda source, vpeid, requester, affinity: self.claim(vpeid, requester, affinity),
+            "Claim": lambda source, *fields: self._question("Claim", *fields),
+            "Seek": lambda source, *fields: self._question("Seek", *fields),
             "VpeAt": self._at,
             "Fence": self._fence,
             "FenceAck": lambda source, tag: self._fences.pop(tag)(),
@@ -64,7 +69,7 @@ class Transfer:
             "ClearLpi": lambda source, intid: rd.lpis.clear(intid),
             "InvLpi": lambda source, intid: rd.lpis.invalidate(intid),
             "Doorbell": lambda source, intid: rd.lpis.ring(intid),
-            "QueryVsgi": lambda source, vpeid, requester: self.query(vpeid, requester),
+            "QueryVsgi": lambda source, *fields: self._question("QueryVsgi", *fields),
             "VsgiState": lambda source, vpeid, pending: rd.registers.vsgi_state(vpeid, pending),
         }
 
@@ -99,15 +104,30 @@ class Transfer:
         vpes.moved[vpe.vpeid] = target
         self.forward(target, "VpeState", (vpe.vpeid, vpe.pack()))
 
-    def claim(self, vpeid: int, requester: int, affinity: int) -> None:
-        """A redistributor wants to make the vPE resident: give it, or say who has it; others have nothing to say."""
-        vpes = self._rd.vpes
-        if requester == self._rd.index:
+    def ask(self, kind: str, vpeid: int, *fields: Any) -> None:
+        """Ask for a vPE that is not here: Claim, Seek or QueryVsgi in the name of this redistributor."""
+        target = self._rd.vpes.moved.get(vpeid, EVERYBODY)
+        self.forward(target, kind, (vpeid, self._rd.index, *fields, int(target == EVERYBODY)))
+
+    def _question(self, kind: str, vpeid: int, requester: int, *rest: Any) -> None:
+        vpes, index = self._rd.vpes, self._rd.index
+        if requester == index:
             return
+        *fields, everybody = rest
         if vpeid in vpes.table:
-            vpes.request("Claim", (vpeid, requester, affinity))
-        elif vpeid in vpes.moved and vpes.moved[vpeid] != requester:
-            self.forward(vpes.moved[vpeid], "Claim", (vpeid, requester, affinity))
+            self._answer(kind, vpeid, requester, *fields)
+        elif vpes.moved.get(vpeid, requester) != requester:
+            self.forward(vpes.moved[vpeid], kind, (vpeid, requester, *fields, everybody))
+        elif not everybody:
+            self.forward(EVERYBODY, kind, (vpeid, requester, *fields, 1))
+
+    def _answer(self, kind: str, vpeid: int, requester: int, *fields: Any) -> None:
+        if kind == "Claim":
+            self._rd.vpes.request("Claim", (vpeid, requester, *fields))
+        elif kind == "Seek":
+            self.forward(requester, "VpeAt", (vpeid, self._rd.index))
+        else:
+            self.forward(requester, "VsgiState", (vpeid, self._rd.vpes.table[vpeid].sgi.pending))
 
     def _at(self, source: int, vpeid: int, owner: int) -> None:
         if vpeid not in self._rd.vpes.table:
@@ -126,11 +146,3 @@ class Transfer:
     def _set_lpis(self, source: int, intids: tuple[int, ...]) -> None:
         for intid in intids:
             self._rd.lpis.set(intid)
-
-    def query(self, vpeid: int, requester: int) -> None:
-        """Which vSGIs are pending? Answered by the owner; an earlier one passes the question on."""
-        vpes = self._rd.vpes
-        if vpeid in vpes.table:
-            self.forward(requester, "VsgiState", (vpeid, vpes.table[vpeid].sgi.pending))
-        elif vpeid in vpes.moved and vpes.moved[vpeid] != requester:
-            self.forward(vpes.moved[vpeid], "QueryVsgi", (vpeid, requester))

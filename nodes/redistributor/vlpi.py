@@ -144,6 +144,13 @@ class Vpes:
             for op in stray.ops:
                 self._elsewhere(op)
 
+    def seek(self, vpeid: int) -> None:
+        """A register write is for a vPE that may be anywhere in the group: what is requested now waits for its owner's answer."""
+        if vpeid not in self.table:
+            self._rd.transfer.ask("Seek", vpeid)
+            self.moved.pop(vpeid, None)
+            self._unmapped.discard(vpeid)
+
     def unpark(self, vpe: Vpe) -> None:
         """The vPE is no longer busy: carry out what waited, in order."""
         vpe.busy = ""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
+from cosim.api import ns
 from tests.machine.redistributor_bench import (
     DIRTY,
     DOORBELL_LPI,
     GICR,
+    INVALLR,
     INVLPIR,
     PENDING_LAST,
     STRIDE,
+    SYNCR,
     VALID,
     VCONF,
     VGRP1,
@@ -253,3 +258,57 @@ def test_unknown_forwarded_kind_is_counted() -> None:
     gic = Gic(2)
     gic.rds[1].transfer.received(0, "Nonsense", ())
     assert gic.rds[1].count["net_errors"] == 1
+
+
+@pytest.mark.parametrize("register", ["INVLPIR", "INVALLR"])
+def test_invalidation_reaches_a_vpe_from_any_redistributor(register: str) -> None:
+    """INVLPIR and INVALLR with V=1 work on a redistributor that never had the vPE, and SYNCR.Busy lasts until they have."""
+    gic = Gic(3)
+    gic.map_vpe(1, rd=2)
+    gic.config(8200, enable=False, base=VCONF)
+    gic.send("SetVlpi", 1, 8200, 1023, rd=2)
+    gic.schedule(1, rd=2)
+    assert gic.vtake(2) == 1023
+    gic.config(8200, base=VCONF)
+    bus = gic.its.bus
+
+    async def body() -> bool:
+        if register == "INVLPIR":
+            await bus.write64(GICR + INVLPIR, 1 << 63 | 1 << 32 | 8200)
+        else:
+            await bus.write64(GICR + INVALLR, 1 << 63 | 1 << 32)
+        while await bus.read32(GICR + SYNCR):
+            await gic.its.sleep(ns(20))
+        return gic.pes[2].vheld is not None
+
+    assert gic.run(body()), "held by the PE when Busy is 0"
+    assert gic.vtake(2) == 8200
+    assert not any(rd.count["vpe_errors"] for rd in gic.rds)
+
+
+def test_invalidation_of_a_vpe_that_nobody_has_is_counted() -> None:
+    """INVLPIR for an unmapped vPE ends, with a count; SYNCR.Busy does not stay."""
+    gic = Gic(2)
+    gic.write(INVLPIR, 1 << 63 | 9 << 32 | 8200, 8)
+    assert gic.read(SYNCR) == 0 and gic.rds[0].count["vpe_errors"] == 1
+
+
+@pytest.mark.parametrize("what", ["residency", "VSGIR", "INVALLR"])
+def test_knowledge_of_an_earlier_life_of_a_vpe_does_not_mislead(what: str) -> None:
+    """A vPE moved from 0 to 2, was unmapped there and is mapped at 1: redistributor 0, which remembers 2, still finds it."""
+    gic = Gic(3)
+    gic.map_vpe(1, rd=0)
+    gic.send("MoveVpe", 1, 2, 0, 1023, rd=0)
+    gic.send("UnmapVpe", 1, 1, rd=2)
+    gic.map_vpe(1, rd=1)
+    gic.send("CfgVsgi", 1, 4, 1, 1, 0x80, rd=1)
+    gic.send("SetVsgi", 1, 4, rd=1)
+    if what == "residency":
+        gic.schedule(1, rd=0)
+        assert gic.vtake(0) == 4
+    elif what == "VSGIR":
+        gic.write(VSGIR, 1)
+        assert gic.read(VSGIPENDR) == 1 << 4
+    else:
+        gic.write(INVALLR, 1 << 63 | 1 << 32, 8)
+    assert not any(rd.count["vpe_errors"] for rd in gic.rds)
