@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_host_driver_has_to_go_and_comes_back() -> None:
         rig.call(vfio.unbind(name))
     assert [(f.driver, f.driver_override) for f in functions.values()] == [("smmute", "")] * 2
     records = [r[4][1] for r in rig.node.side if r[3] == 0 and r[4][0] == "pci device" and r[4][1]["bdf"] == NAME]
-    assert [r["driver"] for r in records] == ["smmute", "", "vfio-pci", "", "smmute"]
+    assert [driver for driver, _ in groupby(r["driver"] for r in records)] == ["smmute", "", "vfio-pci", "", "smmute"]
 
 
 def test_without_a_host_driver_unbind_leaves_none() -> None:

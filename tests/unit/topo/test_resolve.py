@@ -82,8 +82,9 @@ def test_rdn2cfg1_has_its_real_addresses() -> None:
         *((0x3010_0000 + n * 0x4_0000, 0x4_0000, f"redistributor{n}", 0) for n in range(8)),
         (0x4000_0000, 0x2_0000, "smmu0", 0),
         (0x8000_0000, 0x7EF0_0000, "memory", 0x8000_0000),
-        (0x10_1000_0000, 0x1000_0000, "smmute", 0),
-        (0x40_0000_0000, 0x40_0000_0000, "smmute", 0x40_0000_0000),
+        (0x6000_0000, 0x1000_0000, "pcie", 0x6000_0000),
+        (0x10_1000_0000, 0x1000_0000, "pcie", 0),
+        (0x40_0000_0000, 0x40_0000_0000, "pcie", 0x40_0000_0000),
         (0x80_8000_0000, 0x1_8000_0000, "memory", 0x80_8000_0000),
     }
     [whole] = node(plan, "smmute").maps["dma1"]
@@ -115,7 +116,8 @@ def test_rdn2cfg1_has_its_latencies() -> None:
     assert found["its2.net -> redistributor7.net"][0] == found["redistributor0.net -> distributor.net"][0] == ns(20)
     assert found["hypervisor.bus -> its0.regs"][0] == found["smmu0.msi -> its0.msi"][0] == ns(40)
     assert found["pe0.bus -> memory.bus"][0] == found["memory.bus -> its1.bus"][0] == ns(60)
-    assert found["pe0.bus -> smmute.mmio"][0] == ns(250)
+    assert found["pe0.bus -> pcie.mmio"][0] + found["pcie.link0 -> smmute.mmio"][0] == ns(250)
+    assert found["hypervisor.bus -> pcie.ecam"][0] == ns(100)
     assert found["pe0.trap -> hypervisor.trap"][0] == found["hypervisor.trap -> pe0.trap"][0] == ns(300)
     assert found["hypervisor.power -> memory.power"][0] == us(1)
     slow = shipped("rdn2cfg1", t_memory="1us", t_engine="2us")
