@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"(.+?\D)(\d+)(\D*)\Z")
 
 
 def find_blocks(models: Mapping[str, str]) -> dict[str, Block]:
-    """Blocks by the names of the variables that hold them, in the modules of installed models and their sibling `regs`.
+    """Blocks by the names of the variables that hold them, in the modules of installed models and beside them.
 
     Args:
         models: kind to import path, as the entry points cosim.nodes give them.
@@ -28,7 +28,8 @@ def find_blocks(models: Mapping[str, str]) -> dict[str, Block]:
     found: dict[str, Block] = {}
     for path in models.values():
         module = path.partition(":")[0]
-        for name in (module, f"{module.rpartition('.')[0]}.regs"):
+        package = module.rpartition(".")[0]
+        for name in (module, f"{package}.regs", f"{package}.show"):
             try:
                 variables = vars(importlib.import_module(name))
             except ImportError:

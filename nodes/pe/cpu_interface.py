@@ -39,7 +39,7 @@ from nodes.pe.handlers import (
 )
 from nodes.pe.physical_interface import ANY_GROUP, GROUP0, GROUP1_NS, GROUP1_S, Held, PhysicalInterface
 from nodes.pe.priority import Scheme
-from nodes.pe.regs import BY_NAME, esr_for_sysreg, lookup
+from nodes.pe.regs import BY_NAME, REGISTERS, Kind, esr_for_sysreg, lookup
 from nodes.pe.virtual_interface import Direct, VirtualInterface
 
 __all__ = [
@@ -66,6 +66,10 @@ def ich_image_fields(list_registers: int = 4, pre_bits: int = 5) -> tuple[str, .
 
 ICH_IMAGE_FIELDS: Final = ich_image_fields()
 """ICH_HCR, ICH_VMCR, ICH_LR0 to LR3, ICH_AP0R0, ICH_AP1R0: the image with 4 list registers and 5 preemption bits."""
+
+
+ACKNOWLEDGING: Final = frozenset({"ICC_IAR0_EL1", "ICC_IAR1_EL1", "ICC_NMIAR1_EL1"})
+"""Registers whose reading takes an interrupt."""
 
 
 class CpuInterface:
@@ -245,6 +249,18 @@ class CpuInterface:
         if reader is None:
             raise Undefined(name, el, "this implementation has fewer of them")
         return reader(el, secure)
+
+    def snapshot(self) -> dict[str, int]:
+        """Values as Non-secure EL2 reads them, EL3's own at EL3, without acknowledging anything; those that there are."""
+        values = {}
+        for reg in REGISTERS:
+            if reg.access == "wo" or reg.name in ACKNOWLEDGING:
+                continue
+            try:
+                values[reg.name] = self.read(reg.name, el=3 if reg.kind is Kind.EL3 else 2)
+            except (Trap, Undefined):
+                continue  # not implemented, or closed to that level
+        return values
 
     def write(self, name: str, value: int, *, el: int, secure: bool = False, hcr: int = 0, rt: int = 0) -> None:
         """MSR of ``name``; arguments and errors as for ``read``. ``value`` has 64 bits."""

@@ -62,6 +62,10 @@ class Pe(Node):
     trap = Channel(TRAP, "to the hypervisor")
     ppi = Wire("private interrupts of this PE: maintenance 25, EL2 physical timer 26, virtual timer 27")
 
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """The System registers of the GIC CPU interface; table: nodes/pe/show.py."""
+        return {"CPU_INTERFACE": self.interface.snapshot()}
+
     def setup(self) -> None:
         """Make the CPU interface and the timer."""
         params = self.params
