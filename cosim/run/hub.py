@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
 
@@ -29,7 +29,7 @@ from cosim.core.plan import Plan
 from cosim.core.time import NEVER, fmt
 from cosim.link.base import LinkClosed
 from cosim.run.foreign import Refusal, foreign_nodes, frame_text
-from cosim.run.hubparts import Journal, gather, place_of
+from cosim.run.hubparts import HubLink, Journal, gather, place_of
 
 PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
@@ -41,20 +41,6 @@ _OWN_FAULTS = ("bad-frame", "forged-source", "message-in-the-past", "bad-link")
 _DONE, _GRANT = FrameType.DONE, FrameType.GRANT
 
 Emit = Callable[[list[Any]], None]
-
-
-class HubLink(Protocol):
-    """What the hub needs of its link. `closed` names the workers whose connections ended, `twice` those that came a second
-    time, if the link can tell."""
-
-    closed: list[bytes]
-    twice: list[bytes]
-
-    def wait(self, timeout_ms: int | None) -> bool: ...
-
-    def receive(self) -> tuple[bytes, bytes] | None: ...
-
-    def send(self, identity: bytes, frame: bytes) -> None: ...
 
 
 class Hub:

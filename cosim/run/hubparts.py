@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from cosim.core.journal import HEADER, frame_record
+
+
+class HubLink(Protocol):
+    """What the hub needs of its link. `closed` names the workers whose connections ended, `twice` those that came a second
+    time, if the link can tell."""
+
+    closed: list[bytes]
+    twice: list[bytes]
+
+    def wait(self, timeout_ms: int | None) -> bool: ...
+
+    def receive(self) -> tuple[bytes, bytes] | None: ...
+
+    def send(self, identity: bytes, frame: bytes) -> None: ...
 
 
 class Journal:
