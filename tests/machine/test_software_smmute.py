@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nodes.software.smmute_app import Options, dump, parse_options, pattern, result_block
+from nodes.software.smmute_app import UNMAPPED, Options, dump, parse_options, pattern, result_block
 from nodes.software.smmute_driver import Outcome
 from tests.machine.smmute_board import BAR2, SmmuteBoard
 
@@ -223,6 +223,23 @@ def test_faulting_transaction_stops_the_application() -> None:
     assert "- value                = 0xdeadbee0\n" in board.text and board.started == 3 and board.off
 
 
+@pytest.mark.parametrize(("fault", "offset"), [("read", 0x28), ("write", 0x40)])
+def test_a_fault_on_purpose_is_in_one_transaction(fault: str, offset: int) -> None:
+    """-f gives the chosen transaction, and no other, an unmapped address to read from or to write to; the prompt shows it."""
+    asked: list[int] = []
+
+    class Watching(SmmuteBoard):
+        def engine(self, frame: dict[int, int]) -> int:
+            asked.append(frame[offset])
+            frame[0x50] = frame[offset]
+            return 0xFFFF_FFFF if frame[offset] == UNMAPPED else super().engine(frame)
+
+    board = Watching(smmute_fault=fault, smmute_fault_at=3).run()
+    assert asked[-1] == UNMAPPED and UNMAPPED not in asked[:2] and len(asked) == 3
+    assert statuses(board) == ["0 Success", "0 Success", "5 Input/output error"]
+    assert f"./smmute -s 0x100 -n 10 -f {fault}\n" in board.text and f"= {UNMAPPED:#x}\n" in board.text
+
+
 def test_refused_transaction_is_invalid_argument() -> None:
     """FRAME_MISCONFIGURED at the read-back is status 22, at once, without waiting for an interrupt."""
 
@@ -270,6 +287,8 @@ def test_missing_device_crashes_with_its_identity() -> None:
     [
         ("", {}, Options(0x100, 10)),
         ("./smmute -s 0x1000 -n 3", {"smmute_size": 8}, Options(0x1000, 3)),
+        ("-n 2 -f write", {"smmute_fault_at": 2}, Options(0x100, 2, "write", 2)),
+        ("", {"smmute_fault": "read"}, Options(0x100, 10, "read", 1)),
         ("console=ttyS0 --earlycon=uart,mmio,0x1000000", {"smmute_size": 64, "smmute_transactions": 2}, Options(64, 2)),
     ],
 )
@@ -278,7 +297,7 @@ def test_options(args: str, params: dict[str, object], expected: Options) -> Non
     assert parse_options(args, params) == expected
 
 
-@pytest.mark.parametrize("args", ["-s 0", "-s 0x10000001", "-n 0", "-s many"])
+@pytest.mark.parametrize("args", ["-s 0", "-s 0x10000001", "-n 0", "-s many", "-f drv"])
 def test_wrong_options_are_refused(args: str) -> None:
     """Sizes and counts out of range are errors, not something else that runs."""
     with pytest.raises(ValueError):
