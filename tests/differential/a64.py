@@ -15,6 +15,7 @@ SYSREGS: dict[str, tuple[int, int, int, int, int]] = {  # op0, op1, CRn, CRm, op
     "ELR_EL2": (3, 4, 4, 0, 1),
     "SPSR_EL2": (3, 4, 4, 0, 0),
     "ISR_EL1": (3, 0, 12, 1, 0),
+    "CNTV_CTL_EL0": (3, 3, 14, 3, 1),
     "ICC_PMR_EL1": (3, 0, 4, 6, 0),
     "ICC_IAR0_EL1": (3, 0, 12, 8, 0),
     "ICC_EOIR0_EL1": (3, 0, 12, 8, 1),

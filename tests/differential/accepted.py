@@ -1,7 +1,7 @@
 """The accepted differences: for each, who is right, why, and how it is kept out of the comparison.
 
 Either a part of what is seen is left out (`names`, `bits`, `when`), or, because the difference would spread to what happens
-next, programs do not go there (`avoided` says how `resolve` sees to it) and `witness` is a program that shows the difference:
+next, programs do not go there (`avoided` says how `resolve` sees to it) and `witness` is a program (with `tables` as in `Setup`) that shows the difference:
 a test proves that it is still there, so that no entry outlives its cause. What the architecture leaves UNPREDICTABLE is not
 here: `resolve` does not write such programs.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.differential import layout
 from tests.differential.oracle import Observed
-from tests.differential.steps import Mrs, Msr, Step, Write
+from tests.differential.steps import Command, Mrs, Msi, Msr, Step, Store, Write
 
 EITHER, OURS = "both are right", "ours is right"
 
@@ -40,6 +41,7 @@ class Accepted:
     when: Callable[[View, str], bool] = _always
     avoided: str = ""
     witness: tuple[Step, ...] = ()
+    tables: int = 0
 
 
 _VGRP0DIE, _VGRP1DIE = 1 << 5, 1 << 7
@@ -113,6 +115,47 @@ ACCEPTED: tuple[Accepted, ...] = (
         "they are RES0 as in ICC_PMR_EL1; QEMU keeps what ICH_VMCR_EL2 was given",
         avoided="VPMR is written with implemented bits only",
         witness=((Msr("ICH_VMCR_EL2", 0xFF << 24 | 3),),),
+    ),
+    Accepted(
+        "GICR_WAKER.ProcessorSleep",
+        OURS,
+        "a redistributor that sleeps forwards nothing (IHI 0069H 11.1); QEMU only mirrors the bit in ChildrenAsleep",
+        avoided="redistributors stay awake",
+        witness=((Write("GICR_WAKER", 2),), (Write("GICR_ISPENDR0", 1),)),
+    ),
+    Accepted(
+        "GICR_PENDBASER.PTZ",
+        OURS,
+        "it reads as 0; QEMU gives back what was written, and reads the table in any case",
+        avoided="PENDBASER is written by the set-up only, PTZ 0",
+        witness=((Write("GICR_CTLR", 0),), (Write("GICR_PENDBASER", 1 << 62 | layout.PENDING),)),
+    ),
+    Accepted(
+        "an LPI's configuration that changed without an INV",
+        EITHER,
+        "it may be cached until INV or INVALL (5.1); ours keeps it, QEMU reads it when the LPI becomes pending",
+        avoided="a store to a configuration table comes with the command that makes it visible",
+        witness=(
+            (Msi(8, 1),),
+            (Command.of("CLEAR", device_id=8, event_id=1),),
+            (Store(layout.CONFIG + 3, 0xA3, 1),),
+            (Msi(8, 1),),
+        ),
+    ),
+    Accepted(
+        "INVALL of another collection, or of one that is not mapped",
+        EITHER,
+        "it need not reach LPIs of other collections; QEMU looks at every CPU's LPIs again whatever ICID says",
+        avoided="a configuration change is followed by INVALL of a collection of each CPU",
+        witness=((Msi(8, 1),), (Store(layout.CONFIG + 3, 0xA3, 1),), (Command.of("INVALL", icid=2),)),
+    ),
+    Accepted(
+        "MAPTI to a collection whose level 1 table entry is invalid",
+        EITHER,
+        "the ICID is out of range of the table that there is, or unmapped: ours refuses the command, QEMU drops the MSIs",
+        avoided="MAPTI with such an ICID only where the table is flat",
+        witness=((Command.of("MAPTI", device_id=0, event_id=2, pintid=8196, icid=0xFFF0),),),
+        tables=1,
     ),
 )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from tests.differential import a64, layout
 from tests.differential.layout import CPUS, EL1_REGISTERS, EL2_REGISTERS
 from tests.differential.observe import View
-from tests.differential.steps import Action, Command, Mrs, Msi, Msr, Program, Store, Write
+from tests.differential.steps import Action, Command, Line, Mrs, Msi, Msr, Program, Store, Write
 
 VECTORS = layout.AGENT + 0x800
 CPU1_ENTRY = layout.AGENT + 0x1000
@@ -80,6 +80,8 @@ def _action(parts: tuple[list[int], list[int]], step: Action, queue: int, versio
     if isinstance(step, Write):
         block, offset, size = layout.REGISTERS[step.register]
         code += _store(layout.frame(block, step.cpu, version) + offset, step.value, size) + zero
+        if step.register == "GITS_CWRITER":
+            queue = step.value
     elif isinstance(step, Store):
         code += _store(step.address, step.value, step.size) + zero
     elif isinstance(step, Command):
@@ -90,13 +92,18 @@ def _action(parts: tuple[list[int], list[int]], step: Action, queue: int, versio
         code += _store(layout.GITS + 0x88, queue, 8) + zero
     elif isinstance(step, Msi):
         code += _msi(step) + zero
+    elif isinstance(step, Line):
+        # Data sent leaves the transmit interrupt raised; the mask lets it through.
+        code += _store(layout.UART, 0, 4) + _store(layout.UART + 0x38, step.level << 5, 4) + zero
     else:
         access = _system(step)
         if step.cpu == 0:
             code += access
         else:
             job = layout.PROGRAM1 + 4 * len(parts[1])
-            parts[1].extend([a64.move(26, 30), *access, *a64.load_immediate(1, RESULT), a64.store(0, 1, 8), a64.ret(26)])
+            parts[1].extend(
+                [a64.move(26, 30), *access, *a64.load_immediate(1, RESULT), a64.store(0, 1, 8), a64.ret(26)]
+            )
             code += _on_cpu1(job) + a64.load_immediate(1, RESULT) + [a64.load(0, 1, 8)]
     return queue
 

@@ -40,9 +40,9 @@ def shrink(setup: Setup, draws: list[Draw], fails: Fails) -> tuple[Setup, list[D
     """The shortest and simplest that still fails: no draw can be left out, no number halved or made 0 alone."""
     draws = _leave_out(setup, draws, fails)
     setup = _plain(setup, draws, fails)
-    draws = [draw for draw in draws]
+    draws = list(draws)
     for number in range(len(draws)):
-        for field in ("a", "b", "c", "d"):
+        for field in range(1, 5):
             _lower(setup, draws, number, field, fails)
     return setup, _leave_out(setup, draws, fails)
 
@@ -68,18 +68,21 @@ def _plain(setup: Setup, draws: list[Draw], fails: Fails) -> Setup:
     return usual if fails(usual, draws) else setup
 
 
-def _lower(setup: Setup, draws: list[Draw], number: int, field: str, fails: Fails) -> None:
+def _lower(setup: Setup, draws: list[Draw], number: int, field: int, fails: Fails) -> None:
     """Make one number smaller, in place: 0, else bits off from the top."""
 
+    def now() -> int:
+        return int(draws[number][field])
+
     def works(value: int) -> bool:
-        candidate = [*draws[:number], draws[number]._replace(**{field: value}), *draws[number + 1 :]]
+        changed = Draw._make([*draws[number][:field], value, *draws[number][field + 1 :]])
+        candidate = [*draws[:number], changed, *draws[number + 1 :]]
         if fails(setup, candidate):
-            draws[number] = candidate[number]
+            draws[number] = changed
             return True
         return False
 
-    if getattr(draws[number], field) and not works(0):
+    if now() and not works(0):
         for bit in reversed(range(16)):
-            value = getattr(draws[number], field)
-            if value >> bit & 1 and value != 1 << bit:
-                works(value ^ 1 << bit)
+            if now() >> bit & 1 and now() != 1 << bit:
+                works(now() ^ 1 << bit)

@@ -15,10 +15,13 @@ LPI_BASE = 8192
 LPIS = 64
 """LPIs and vLPIs whose pending state is compared; programs use the first ones."""
 SPI = 32
+LINE = 33
+"""INTID of the UART."""
 SPIS = 8
 
 GICD, GITS, GICR = 0x0800_0000, 0x0808_0000, 0x080A_0000
 TRANSLATER = GITS + 0x1_0040
+UART = 0x0900_0000
 PCI_MMIO, ECAM = 0x1000_0000, 0x40_1000_0000
 
 AGENT, PROGRAM0, PROGRAM1, MAILBOX, LOG = 0x4010_0000, 0x4020_0000, 0x4028_0000, 0x4030_0000, 0x4040_0000
@@ -88,10 +91,19 @@ REGISTERS: dict[str, tuple[str, int, int]] = {  # name: block, offset, bytes
     "GITS_CWRITER": ("gits", 0x88, 8),
     "GITS_CREADR": ("gits", 0x90, 8),
     **{f"GITS_BASER{n}": ("gits", 0x100 + 8 * n, 8) for n in range(3)},
+    # Parts of registers, for writes.
+    "GICD_IPRIORITYR8[15:8]": ("gicd", 0x421, 1),
+    "GICD_IPRIORITYR9[31:24]": ("gicd", 0x427, 1),
+    "GICR_IPRIORITYR0[7:0]": ("gicr", 0x1_0400, 1),
+    "GICR_IPRIORITYR6[31:24]": ("gicr", 0x1_041B, 1),
+    "GICD_IROUTER33[31:0]": ("gicd", 0x6108, 4),
+    "GICD_IROUTER33[63:32]": ("gicd", 0x610C, 4),
+    "GITS_CBASER[31:0]": ("gits", 0x80, 4),
+    "GITS_CBASER[63:32]": ("gits", 0x84, 4),
 }
 
-CLEARING = ("ICENABLER", "ICPENDR", "ICACTIVER")
-"""Registers that read as their setting twin does."""
+UNSEEN = ("ICENABLER", "ICPENDR", "ICACTIVER", "[")
+"""Registers that read as their setting twin does, and parts of registers."""
 
 EL2_REGISTERS = (
     "ICC_PMR_EL1", "ICC_BPR0_EL1", "ICC_BPR1_EL1", "ICC_CTLR_EL1", "ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1",

@@ -17,7 +17,7 @@ from typing import Any
 from tests.differential import agent, layout
 from tests.differential.observe import View
 from tests.differential.steps import Program
-from tests.differential.wire import Gdb, OracleError, QTest, Qmp
+from tests.differential.wire import Gdb, OracleError, Qmp, QTest
 
 BINARY = "qemu-system-aarch64"
 TIMEOUT_S = 60.0

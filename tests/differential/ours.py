@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cosim.api import Bank, ns
+from cosim.api import Bank, Channel, Node, Wire
 from cosim.testing import Bench
 from nodes.arch.msi import MSI
 from nodes.distributor.model import Distributor
@@ -19,7 +19,7 @@ from tests.differential import layout
 from tests.differential.layout import CPUS, EL1_REGISTERS, EL2_REGISTERS, REGISTERS
 from tests.differential.observe import event_name, register_places
 from tests.differential.oracle import Observed
-from tests.differential.steps import Action, Command, Mrs, Msi, Msr, Program, Step, Store, Write
+from tests.differential.steps import Action, Command, Line, Mrs, Msi, Msr, Program, Step, Store, Write
 
 HCR = 1 << 4 | 1 << 3
 QUEUE_SLOT = 32
@@ -38,6 +38,14 @@ class _Pe(Pe):
         self.interface.set_state(2, False)
 
 
+class _Board(Node):
+    """Devices around the GIC."""
+
+    kind = "board"
+    msi = Channel(MSI)
+    spi = Wire()
+
+
 class Ours:
     """One machine from reset; `run` one program on it."""
 
@@ -52,10 +60,10 @@ class Ours:
         )
         self.its = bench.add("its0", Its, {"gic_version": version, "device_bits": 16})
         self.memory = bench.add("memory", Memory)
-        bench.probe("smmu0")
         bench.probe("hypervisor")
-        self.smmu: Any = bench._nodes["smmu0"]
-        bench.link("smmu0.msi", "its0.msi", device_ids=[[0, 0xFFFF_FFFF]])
+        self.board = bench.add("board", _Board)
+        bench.link("board.msi", "its0.msi", device_ids=[[0, 0xFFFF_FFFF]])
+        bench.link("board.spi", "distributor.spi")
         ram = [(0, 1 << 40, "memory.bus", 0)]
         bench.map("its0.bus", ram)
         self.redistributors: list[Redistributor] = []
@@ -107,7 +115,9 @@ class Ours:
             self._queue = (self._queue + QUEUE_SLOT) % layout.QUEUE_BYTES
             self._write(Write("GITS_CWRITER", self._queue))
         elif isinstance(step, Msi):
-            self._event("smmu0", lambda: self.smmu.send("msi", "its0", MSI.Msi, step.device_id, step.event_id))
+            self._event("board", lambda: self.board.msi.send("its0", MSI.Msi, step.device_id, step.event_id))
+        elif isinstance(step, Line):
+            self._event("board", lambda: self.board.spi.drive(layout.LINE, step.level))
         else:
             return self._sysreg(step)
         return 0
@@ -127,6 +137,8 @@ class Ours:
                 node._written = step.value
             bank.write(offset, size, step.value, secure=True)
 
+        if step.register == "GITS_CWRITER":
+            self._queue = step.value
         self._event(node.name, write)
 
     def _sysreg(self, step: Mrs | Msr) -> int:
@@ -135,6 +147,10 @@ class Ours:
 
         def access() -> None:
             hcr = HCR if step.el == 1 else 0
+            if isinstance(step, Msr) and step.register.startswith("CNTV"):
+                pe.timer.write(step.register, step.value, pe.now)
+                pe.update_timer()
+                return
             if isinstance(step, Mrs):
                 result[0] = pe.interface.read(step.register, el=step.el, hcr=hcr)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nodes.arch.its_commands import encode
-from tests.differential.layout import REGISTERS
+from tests.differential.layout import LINE, REGISTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,16 @@ class Msi:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A level-sensitive device (QEMU's UART, INTID 33) raises or lowers its line."""
+
+    level: int
+
+    def __str__(self) -> str:
+        return f"line of SPI {LINE} {'high' if self.level else 'low'}"
+
+
+@dataclass(frozen=True, slots=True)
 class Mrs:
     """Read of a system register at EL2, or at EL1 as a guest (virtual); acknowledges where the register does."""
 
@@ -94,7 +104,7 @@ class Msr:
         return f"CPU {self.cpu} EL{self.el}: {self.register} := {self.value:#x}"
 
 
-Action = Write | Store | Command | Msi | Mrs | Msr
+Action = Write | Store | Command | Msi | Line | Mrs | Msr
 Step = tuple[Action, ...]
 """Actions that make sense only together; what is seen is compared after the last one, and the result is the last one's."""
 
