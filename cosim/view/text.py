@@ -126,19 +126,24 @@ def why_lines(view: dict[str, Any]) -> list[str]:
         f"run is {view['state']}"
         + ("" if horizon is None or horizon >= NEVER else f", at {fmt(horizon)} of simulated time")
     ]
-    for worker in workers.values():
+    # Those that do something, or could, come first; the idle ones wait for nobody.
+    for worker in sorted(workers.values(), key=lambda w: (w["state"] == "idle", w["worker"])):
         lines.append(_worker_line(worker, workers))
-    waits = view["waits"]
+    waits = [(node, task, what) for node, task, what, daemon in view["waits"] if not daemon]
     if waits:
         lines.append("tasks:")
-        lines.extend(f"  {node}: {task} waits for {what}" for node, task, what, _daemon in waits)
+        lines.extend(f"  {node}: {task} waits for {what}" for node, task, what in waits)
+    standing = dict.fromkeys(node for node, _task, _what, daemon in view["waits"] if daemon)
+    if standing:
+        lines.append(f"tasks that may wait for ever, for work to come: of {', '.join(standing)}")
     return [clean(line) for line in lines]
 
 
 def _worker_line(worker: dict[str, Any], workers: dict[int, dict[str, Any]]) -> str:
     name, state = worker["name"], worker["state"]
     if state == "running":
-        return f"  {name}: running for {worker['running_s']:.1f} s, granted up to {fmt(worker['bound'])}"
+        limit = "without limit" if worker["bound"] >= NEVER else f"up to {fmt(worker['bound'])}"
+        return f"  {name}: running for {worker['running_s']:.1f} s, granted {limit}"
     if state == "blocked" and worker["limiter"] is not None:
         limiter = workers[worker["limiter"]]
         chain = " <- ".join(workers[w]["name"] for w in worker["chain"])
