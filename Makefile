@@ -79,6 +79,7 @@ differential: $(VENV)/dev.stamp
 
 bench: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.report bench $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.report runs
 
 # The peers live in an environment of their own: nothing of ours may come to need them.
 $(BENCH_VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(BIN)/python

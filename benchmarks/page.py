@@ -18,6 +18,11 @@ hub and supervisor included, per operation. Each figure is the median of the run
 What decides speed is how often a process boundary is crossed and whom a step wakes. Where nodes share a process, their
 messages never leave it; where they do not, a grant and its answer are two crossings by the hub, which wakes only nodes that
 have something to do.
+
+`cosim bench NAME` measures one workload by itself; `--nodes`, `--workers` and `--link` ask for other rows than these, and
+`--json` prints them for scripts:
+
+    cosim bench pingpong --nodes 64 --workers per-node --link zmq --json
 """
 
 LOSE = """\
@@ -59,17 +64,20 @@ UNITS = {
 def render(results: dict[str, Any]) -> str:
     """The page; a part that was not measured yet says so."""
     parts = [HEAD]
-    bench, peers = results.get("bench"), results.get("peers")
+    bench, peers, runs = (results.get(part) for part in ("bench", "peers", "runs"))
     if bench:
         parts += [
             "## The workloads\n",
             _machine(bench),
             _bench_table(bench["rows"]),
+            *(f"No result: {fault}\n" for fault in bench.get("faults", [])),
             "## Targets\n",
-            _targets(bench["rows"], peers),
+            _targets(bench["rows"], peers, runs),
         ]
     else:
         parts.append("## The workloads\n\nNot measured yet: `make bench`.\n")
+    if runs:
+        parts += ["## Whole runs of RD-N2-Cfg1\n", _machine(runs), _runs_table(runs["rows"])]
     parts.append("## Beside HELICS, mosaik and SimPy\n")
     if peers:
         parts.append(_machine(peers))
@@ -125,6 +133,29 @@ def _bench_table(rows: list[Row]) -> str:
     )  # fmt: skip
 
 
+def _runs_table(rows: list[Row]) -> str:
+    columns = (
+        "workers",
+        "processes",
+        "total_s",
+        "best_total_s",
+        "startup_s",
+        "events",
+        "grants",
+        "messages",
+        "events_per_s",
+    )
+    text = (
+        "`cosim up rdn2cfg1` as a process of its own, both tests: total wall time (median and best), and wall time of a run that\n"
+        "ends when all workers are ready and nothing has happened. One digest.\n"
+    )
+    return f"{text}\n{_table(list(columns), [[_cell(row[c]) for c in columns] for row in rows])}"
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
 def _peer_table(table: dict[str, Any]) -> str:
     best = max((r["rate"] for r in table["rows"] if r["system"].startswith("HELICS") and r["rate"]), default=None)
     head = ["system", "rate/s", "from", "to", "CPU µs", "x floor", "best HELICS"]
@@ -145,8 +176,8 @@ def _peer_table(table: dict[str, Any]) -> str:
     return f"{title}\n{_table(head, rows)}"
 
 
-def _targets(rows: list[Row], peers: dict[str, Any] | None) -> str:
-    """What issue and design ask for, beside what was measured."""
+def _targets(rows: list[Row], peers: dict[str, Any] | None, runs: dict[str, Any] | None) -> str:
+    """What is asked for, beside what was measured."""
 
     def find(name: str, nodes: int | None, workers: str, link: str | None = None) -> Row | None:
         found = [
@@ -188,6 +219,11 @@ def _targets(rows: list[Row], peers: dict[str, Any] | None) -> str:
     size = find("memory", None, node)
     check("private memory of a worker, MiB", 12, value(size, "rate"), False)
     check("compute, 2 workers over 1", 1.7, ratio(find("compute", 8, "2"), find("compute", 8, "1"), "rate"), True)
+    for run in runs["rows"] if runs else []:
+        if run["workers"] in ("per-node", "2"):
+            limit = 4 if run["workers"] == "per-node" else 2
+            check(f"RD-N2-Cfg1, --workers {run['workers']}: wall s of the whole", limit, run["total_s"], False)
+            check(f"RD-N2-Cfg1, --workers {run['workers']}: wall s of start-up", 2, run["startup_s"], False)
     if peers:
         _peer_targets(peers, check)
     return _table(["what", "target", "measured", "met"], lines)

@@ -16,6 +16,8 @@ ROWS = [(8, PER_NODE, FAST), (8, "2", FAST), (8, IN_PROCESS, MEMORY)]
 KINDS = ("vlpi", "vsgi")
 CFG1_PES = 8
 """More PEs than that are a machine of their own, scale.yaml."""
+VCPUS = 8
+"""At most, so that machines of different sizes do the same work."""
 TRANSACTIONS = (20, 520)
 STORM = ("nodes.software.sgi_storm:short", "nodes.software.sgi_storm:long")
 TESTS = {"vlpi": "vlpi.smmute", "vsgi": "vsgi.ipi"}
@@ -31,7 +33,7 @@ def machine(kind: str, pes: int, workers: str, many: bool) -> Plan:
     from cosim.topo.load import load
     from cosim.topo.resolve import resolve
 
-    sets = {"pes": str(pes)}
+    sets = {"pes": str(pes), "vcpus": str(min(pes, VCPUS))}
     if kind == "vlpi":
         sets["smmute_transactions"] = str(TRANSACTIONS[many])
     topology = find_topology("rdn2cfg1" if pes <= CFG1_PES else "scale")
