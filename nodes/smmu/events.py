@@ -13,7 +13,11 @@ WRAP_FLAG = 1 << 31
 
 
 class Event(IntEnum):
-    """Type of an event record (IHI 0070, 7.3)."""
+    """Type of an event record (IHI 0070, 7.3).
+
+    Those that this SMMU never has reason for are absent: F_BAD_ATS_TREQ and F_TRANSL_FORBIDDEN (no ATS), F_TLB_CONFLICT and
+    F_CFG_CONFLICT (its caches hold one entry for an address), E_PAGE_REQUEST (no PRI), F_VMS_FETCH (no MPAM).
+    """
 
     F_UUT = 0x01
     C_BAD_STREAMID = 0x02

@@ -68,6 +68,7 @@ class PciHost:
         await Scan(self).run()
         for function in self.functions.values():
             function.group = self._group(function)
+            self.host.printk(f"pci {function.name}: Adding to iommu group {function.group}")
             function.driver = self.host_driver(function)
             if function.driver == "smmute":
                 self.host.printk(f"smmute {function.name}: {function.bars[0].size >> 17}x2 pages of 512 frames")

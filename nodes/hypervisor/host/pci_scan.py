@@ -69,6 +69,10 @@ class Scan:
 
     async def run(self) -> None:
         """Everything, from an untouched hierarchy to memory space enabled."""
+        self.printk("PCI host bridge to bus 0000:00")
+        for base, size in (self.pci.window32, self.pci.window64):
+            self.printk(f"pci_bus 0000:00: root bus resource [mem {base:#x}-{base + size - 1:#x} window]")
+        self.printk(f"pci_bus 0000:00: root bus resource [bus 00-{LAST_BUS:02x}]")
         roots = await self._find(0, None)
         if not roots:
             roots = await self._find(self.pci.endpoint >> 8, None)
