@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def report(topology: str, points: list[Any], names: list[str], out: Path, as_jso
     else:
         Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table(rows, names))
         click.echo(f"\n{text_line(rows)}")
-        click.echo("\n".join(footnote(timing)))
+        click.echo("\n".join(footnote(timing, shutil.get_terminal_size((120, 24)).columns)))
         click.echo(f"written: {out / REPORT}, {out / CSV}, {out / FIGURE}")
     for line in failed:
         click.echo(line, err=True)

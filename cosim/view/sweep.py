@@ -126,7 +126,7 @@ def columns(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[str], list[
     head += [name.replace("_", " ") for name in _SHOWN]
     body = []
     for row in rows:
-        cells = [str(row[name]) for name in names] + [str(row["status"])]
+        cells = [str(row[name]) or "none" for name in names] + [str(row["status"])]
         for family in FAMILIES:
             cells += [_cell(row[f"{family}_{key}"]) for key in ("count", "direct", "lr", "exits_between")]
             cells += [_time(row[f"{family}_{key}_ps"]) for key in ("p50", "p99")]
@@ -163,7 +163,7 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> Table:
             count = row[f"{family}_count"]
             if not count and not (first and family == FAMILIES[-1]):
                 continue
-            left = [Text(str(row[name])) for name in names] + [Text(str(row["status"]))]
+            left = [Text(str(row[name]) or "none") for name in names] + [Text(str(row["status"]))]
             result.add_row(
                 *(left if first else [""] * len(left)),
                 f"{count} {NAMES[family]}" if count else "none",
@@ -209,7 +209,10 @@ def text_line(rows: Sequence[Row]) -> str:
         return "No guest printed anything."
     if len(groups) == 1:
         return "The guests print the same text at all points (measured durations aside)."
-    parts = ", ".join(f"{letter}: rows {' '.join(numbers)}" for letter, numbers in groups.items())
+    parts = "; ".join(
+        f"{letter}: {'point' if len(numbers) == 1 else 'points'} {', '.join(numbers)}"
+        for letter, numbers in groups.items()
+    )
     return f"The guests print {len(groups)} different texts ({parts})."
 
 
