@@ -23,7 +23,7 @@ PASSES = 6
 PATIENCE = 64
 """Moves of a pass without a better cut before it is given up."""
 SLACK = 20
-"""A side may differ from its share by 1/SLACK of it, or by what the best packing of single vertices leaves."""
+"""Usual slack: see `partition`."""
 
 
 class Graph:
@@ -72,8 +72,11 @@ def cut_weight(graph: Graph, part: Sequence[int]) -> int:
     return sum(w for u, others in enumerate(graph.near) for v, w in others.items() if u < v and part[u] != part[v])
 
 
-def partition(graph: Graph, parts: int) -> list[int]:
+def partition(graph: Graph, parts: int, slack: int = SLACK) -> list[int]:
     """The part, 0 to parts - 1, of each vertex; none is empty.
+
+    At each cut in two a side may differ from its share by 1/slack of it, or by what the best packing of single vertices
+    leaves.
 
     Raises:
         ValueError: fewer vertices than parts, or no part at all.
@@ -90,17 +93,17 @@ def partition(graph: Graph, parts: int) -> list[int]:
                 found[u] = first
             continue
         left = wanted // 2
-        side = _bisect(piece, left, wanted)
+        side = _bisect(piece, left, wanted, slack)
         for which, share, start in ((0, left, first), (1, wanted - left, first + left)):
             local = [i for i, s in enumerate(side) if s == which]
             pending.append(([vertices[i] for i in local], piece.part(local), share, start))
     return found
 
 
-def _bisect(graph: Graph, left: int, parts: int) -> list[int]:
+def _bisect(graph: Graph, left: int, parts: int, part_of_share: int) -> list[int]:
     """Side 0 for `left` parts' worth of vertices, side 1 for the others."""
     target = graph.total * left // parts
-    slack = max(target // SLACK, _least_slack(graph.work, target))
+    slack = max(target // part_of_share, _least_slack(graph.work, target))
     levels: list[tuple[Graph, list[int]]] = []
     small = graph
     while len(small.work) > COARSE_ENOUGH:

@@ -22,6 +22,9 @@ LinkName = tuple[str, str, str, str]
 """Source node and port, destination node and port."""
 
 TRAFFIC_FILE = "traffic.json"
+EXPECTED_SLACK, MEASURED_SLACK = 20, 3
+"""How much work may differ: a twentieth where it is only counted in nodes; a third where it is measured, since a message between
+workers costs more than most events."""
 _PER_LATENCY = 10**12
 """Expected messages of a link of 1 ps latency, in units of no meaning: one per second of simulated time at every latency."""
 
@@ -122,7 +125,9 @@ def group(
         [sum(work[node] for node in unit) for unit in units], [(unit_of[a], unit_of[b], w) for a, b, w in edges]
     )
     parts: list[list[int]] = [[] for _ in range(size)]
-    for unit, part in zip(units, partition(graph, size), strict=True):
+    for unit, part in zip(
+        units, partition(graph, size, EXPECTED_SLACK if traffic is None else MEASURED_SLACK), strict=True
+    ):
         parts[part] += unit
     return tuple(sorted(tuple(sorted(nodes)) for nodes in parts))
 

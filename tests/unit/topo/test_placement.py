@@ -135,10 +135,11 @@ def test_measured_traffic_goes_before_latency() -> None:
 
 
 def test_measured_work_is_balanced() -> None:
-    """A node with as many events as all others together has a worker of its own."""
-    links = [LinkPlan(k, 0, "x", k + 1, "x", 10) for k in range(4)]
+    """A node with as many events as all others together has a worker of its own; counted as nodes, they are cut elsewhere."""
+    links = [LinkPlan(k, k + 1, "x", k + 2, "x", 10) for k in range(3)]
     traffic = Traffic({}, {"n0": 400, "n1": 100, "n2": 100, "n3": 100, "n4": 100})
     assert group(2, 5, links, [], traffic=traffic) == ((0,), (1, 2, 3, 4))
+    assert sorted(map(len, group(2, 5, links, []))) == [2, 3]
 
 
 def test_a_profile_reads_back(tmp_path: Path) -> None:
