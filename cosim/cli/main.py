@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "cosim.cli.bench:bench",
     "regs": "cosim.cli.regs:regs",
     "lspci": "cosim.cli.lspci:lspci",
+    "conform": "cosim.cli.conform:conform",
 }
 
 

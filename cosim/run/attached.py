@@ -22,7 +22,7 @@ PYTHON = "python"
 """First word of an argv that stands for the interpreter that runs cosim."""
 
 
-class _Group:
+class Group:
     """A process that leads a group: signals reach all of it, and its end is the end of all of it."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
@@ -136,4 +136,4 @@ class Attached:
                 process_group=0,
                 env={**child_environment(), **node.external["env"], **self._variables(node)},
             )
-        return ForeignChild(node.name, _Group(popen), log)
+        return ForeignChild(node.name, Group(popen), log)

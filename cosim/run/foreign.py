@@ -96,7 +96,7 @@ class Foreign:
         self._digest = NodeDigest()
         self._inputs: list[tuple[Any, ...]] = []  # (arrival, priority, src, seq, link, kind, fields), not consumed yet
         self._sent = dict.fromkeys((k.id for k in self._links.values() if k.src == self.node.id), 0)
-        self._requests: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}  # at a target, by port and peer: tag to
+        self.requests: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}  # at a target, by port and peer: tag to
         # (arrival, bytes that a read wants)
         self._pending: dict[tuple[str, int], dict[int, int]] = {}  # of an initiator: tag to the completion's arrival
         self._seq = 0
@@ -225,7 +225,7 @@ class Foreign:
         self._floor = min(self._floor, arrival + self.node.reaction)
         key = (link.dst_port, link.src)
         if kind in _REQUESTS:
-            self._requests.setdefault(key, {})[fields[0]] = (arrival, fields[2] if kind == MMIO.Read.code else 0)
+            self.requests.setdefault(key, {})[fields[0]] = (arrival, fields[2] if kind == MMIO.Read.code else 0)
         elif kind == MMIO.Completion.code:
             waiting = self._pending.get(key, {})
             if fields[0] in waiting:
@@ -333,7 +333,7 @@ class Foreign:
         role = self._roles[link.src_port]
         key = (link.src_port, link.dst)
         if role == MMIO_TARGET:
-            self._check_completion(record, self._requests.get(key, {}), sent)
+            self._check_completion(record, self.requests.get(key, {}), sent)
         elif role == MMIO_INITIATOR:
             self._check_request(record, self._pending.setdefault(key, {}), sent)
         elif role == WIRE_ROLE and not (_int(fields[0], 2**31 - 1) and _int(fields[1], 1)):
