@@ -21,16 +21,17 @@ except ImportError:  # another Python than CPython
 class NodeDigest:
     """Running digest of one node's input sequence."""
 
-    __slots__ = ("_hash", "_pack", "count")
+    __slots__ = ("_hash", "_pack", "_update", "count")
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=32)
+        self._update = self._hash.update
         self._pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
         self.count = 0
 
     def add(self, arrival: int, priority: int, src: int, seq: int, kind: int, fields: tuple[Any, ...]) -> None:
         """Account for one consumed message; calls come in key order."""
-        self._hash.update(self._pack((arrival, priority, src, seq, kind, fields)))
+        self._update(self._pack((arrival, priority, src, seq, kind, fields)))
         self.count += 1
 
     def result(self) -> tuple[int, bytes]:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from cosim.core.digest import NodeDigest
-from cosim.core.message import KINDS, POWER, Record
+from cosim.core.message import KINDS, POWER, PRIORITIES, Record
 from cosim.core.order import PRIORITY_TIMER
 from cosim.core.tasks import MAX_STEPS_AT_ONE_INSTANT
 from cosim.core.time import NEVER, fmt
@@ -132,6 +132,8 @@ class Kernel:
         self._promised = {node.id: 0 for node in self._promising}
         self._floor = 0
         self._steps = {node.id: (-1, 0) for node in nodes}
+        self._instant = -1
+        self._at_instant = 0
 
     @property
     def messages(self) -> int:
@@ -154,40 +156,23 @@ class Kernel:
             ModelFault: not in an event of that node, a negative delay or a foreign link (rule "bad-send"); earlier than the
                 node's reaction or its own promise allow (rule "broken-promise").
         """
-        end = self._links[link]
+        source, dst, latency, worker = self._links[link]
         time = self.now + delay
-        arrival = time + end.latency
+        arrival = time + latency
         current = self.current
-        if delay < 0 or end.src != src or current is None or current.id != src:
-            raise ModelFault(
-                self.nodes[src].name,
-                self.now,
-                f"a node must send in an event of its own, over its own link, not into the past (link {link}, delay {delay} ps)",
-                "bad-send",
-            )
-        if time < self._floor:
-            raise ModelFault(
-                current.name,
-                self.now,
-                f"a send must not lie before {fmt(self._floor)}, as reaction and promise() say, not at {fmt(time)}",
-                "broken-promise",
-            )
-        if arrival >= NEVER:
-            raise ModelFault(
-                self.nodes[src].name, self.now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send"
-            )
+        if current is None or current.id != src or source != src or delay < 0 or time < self._floor or arrival >= NEVER:
+            self._refuse_send(src, link, delay, arrival)
         seq = self._seq[src]
         self._seq[src] = seq + 1
         self.sent[link] += 1
-        dst = end.dst
-        if end.worker == self.worker:
+        if worker == self.worker:
             if dst not in self.off:
-                heappush(self._heap, (arrival, KINDS[kind].priority, src, seq, dst, link, kind, fields))
+                heappush(self._heap, (arrival, PRIORITIES[kind], src, seq, dst, link, kind, fields))
             return
         wake = arrival + self._reactions.get(dst, 0)
-        box = self._outbox.get(end.worker)
+        box = self._outbox.get(worker)
         if box is None:
-            self._outbox[end.worker] = [arrival, wake, [Record(arrival, seq, link, kind, fields)]]
+            self._outbox[worker] = [arrival, wake, [Record(arrival, seq, link, kind, fields)]]
         else:
             if arrival < box[0]:
                 box[0] = arrival
@@ -197,6 +182,26 @@ class Kernel:
         back = self._returns.get(dst)
         if back is not None and arrival + back < self.stop:
             self.stop = arrival + back
+
+    def _refuse_send(self, src: int, link: int, delay: int, arrival: int) -> NoReturn:
+        """Say which rule a send broke."""
+        name, current, time = self.nodes[src].name, self.current, self.now + delay
+        if delay < 0 or self._links[link].src != src or current is None or current.id != src:
+            raise ModelFault(
+                name,
+                self.now,
+                f"a node must send in an event of its own, over its own link, not into the past (link {link}, delay {delay} ps)",
+                "bad-send",
+            )
+        if time < self._floor:
+            raise ModelFault(
+                name,
+                self.now,
+                f"a send must not lie before {fmt(self._floor)}, as reaction and promise() say, not at {fmt(time)}",
+                "broken-promise",
+            )
+        assert arrival >= NEVER, "the caller found one of the rules broken"
+        raise ModelFault(name, self.now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send")
 
     def at(self, node: int, time: int, fn: Callable[[], None]) -> Entry:
         """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`."""
@@ -267,7 +272,8 @@ class Kernel:
 
     def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
         """Execute every event with t < bound (or less far, see `stop` in the module's text) and report."""
-        heap, nodes = self._heap, self.nodes
+        heap, nodes, digests = self._heap, self.nodes, self.digests
+        power_off = POWER.Off.code
         self.stop = bound
         done = 0
         while heap and heap[0][0] < self.stop and done < max_events:
@@ -279,15 +285,20 @@ class Kernel:
             done += 1
             if kind >= 0:
                 self._floor = time + node.reaction
-                self.digests[dst].add(time, priority, src, seq, kind, fields)
-                if kind == POWER.Off.code:
+                digests[dst].add(time, priority, src, seq, kind, fields)
+                if kind == power_off:
                     self.power_off(dst)
                     continue
                 node.deliver(link, kind, fields)
             else:
                 self._floor = max(link, self._promised.get(dst, 0))
                 fields()
-            self._count_steps(node, node.settle())
+            if time != self._instant:
+                self._instant, self._at_instant = time, 0
+            steps = node.settle() + 1
+            self._at_instant += steps
+            if self._at_instant > MAX_STEPS_AT_ONE_INSTANT:
+                self._count_steps(node, steps)
             if node.promising:
                 self._note_promise(node, kind >= 0)
         self.current = None
@@ -307,8 +318,11 @@ class Kernel:
         return next_event, self._next_out(next_event)
 
     def _count_steps(self, node: Hosted, steps: int) -> None:
+        """This worker's nodes have taken many steps at this instant: from here on count them by node; a loop goes on."""
         instant, count = self._steps[node.id]
-        count = count + steps + 1 if instant == self.now else steps + 1
+        if instant != self.now:
+            count = self._at_instant - steps if len(self.nodes) == 1 else 0
+        count += steps
         self._steps[node.id] = (self.now, count)
         if count > MAX_STEPS_AT_ONE_INSTANT:
             raise ModelFault(

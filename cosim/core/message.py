@@ -36,6 +36,9 @@ class Kind:
 KINDS: dict[int, Kind] = {}
 """Every kind of every protocol known to this process, by code."""
 
+PRIORITIES: dict[int, int] = {}
+"""The priority of every kind known to this process, by code."""
+
 _NUMBERS: dict[int, str] = {}
 
 
@@ -64,7 +67,9 @@ class Protocol:
         for position, (kind_name, priority, fields) in enumerate(kinds):
             kind = Kind(name, kind_name, number * KINDS_PER_PROTOCOL + position, priority, fields)
             self._kinds[kind_name] = kind
+            self.__dict__.setdefault(kind_name, kind)  # found without a call
             KINDS[kind.code] = kind
+            PRIORITIES[kind.code] = priority
 
     def __getattr__(self, name: str) -> Kind:
         try:

@@ -37,14 +37,36 @@ def _suspend(future: Future[T]) -> Generator[Future[T], None, None]:
 class Future(Generic[T]):
     """A value that arrives later in simulated time; any number of tasks may await it."""
 
-    __slots__ = ("_error", "_value", "callbacks", "done", "label")
+    __slots__ = ("_error", "_first", "_value", "callbacks", "done", "label")
 
     def __init__(self, label: Label = None) -> None:
         self.done = False
         self.label = label
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.callbacks: list[Callable[[], None]] = []
+        self._first: Task | None = None  # the usual case: one task waits, and nothing else
+        self.callbacks: list[Callable[[], None]] | None = None
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the value or error comes (at once if it is there), after those who asked before."""
+        if self.done:
+            callback()
+        elif self.callbacks is None:
+            self.callbacks = [callback]
+        else:
+            self.callbacks.append(callback)
+
+    def wake(self, task: Task) -> None:
+        """Make `task` ready when the value or error comes."""
+        if self._first is None and self.callbacks is None:
+            self._first = task
+        else:
+            self.when_done(lambda: task.resume_from(self))
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._first is not None or bool(self.callbacks)
 
     def set(self, value: T) -> None:
         """Give the value; tasks that wait become ready in the order in which they began to wait."""
@@ -63,9 +85,13 @@ class Future(Generic[T]):
         self._fire()
 
     def _fire(self) -> None:
-        callbacks, self.callbacks = self.callbacks, []
-        for callback in callbacks:
-            callback()
+        first, callbacks = self._first, self.callbacks
+        self._first = self.callbacks = None
+        if first is not None:
+            first.resume_from(self)
+        if callbacks is not None:
+            for callback in callbacks:
+                callback()
 
     def result(self) -> T:
         """The value, or raises the error; only when `done`."""
@@ -84,12 +110,14 @@ class Future(Generic[T]):
     def __await__(self) -> Generator[Future[T], None, T]:
         if not self.done:
             yield self
+        if self._error is None and self.done:
+            return self._value  # type: ignore[return-value]
         return self.result()
 
     def describe(self) -> str:
         """The label as text."""
         if isinstance(self.label, tuple):
-            return str(self.label[0]).format(*self.label[1:])
+            return str(self.label[0].format(*self.label[1:]))
         return self.label or "an event"
 
 
@@ -106,6 +134,12 @@ class Task:
         self.cancelled = False
         self.waiting: Future[Any] | None = None
         self.finished: Future[Any] = Future(("task {} to finish", name))
+
+    def resume_from(self, future: Future[Any]) -> None:
+        """The future has come: ready, if that is what the task still waits for."""
+        if self.waiting is future:
+            self.waiting = None
+            self._scheduler.ready.append((self, None))
 
     def cancel(self) -> None:
         """End the task at its current await; its `finally` clauses run now. No effect on a finished task."""
@@ -172,11 +206,11 @@ class Scheduler:
             return
         except Exception as failure:
             del self.tasks[task]
-            if not task.finished.callbacks:
+            if not task.finished.awaited:
                 raise
             task.finished.fail(failure)
             return
-        if not isinstance(awaited, Future):
+        if awaited.__class__ is not Future and not isinstance(awaited, Future):
             raise TaskError(
                 f"task {task.name!r} must await simulated time (a Future of its node), not {type(awaited).__name__}; "
                 "asyncio, threads and other loops have no place in a model"
@@ -185,12 +219,7 @@ class Scheduler:
         if awaited.done:
             self.ready.append((task, None))
         else:
-            awaited.callbacks.append(lambda: self._wake(task, awaited))
-
-    def _wake(self, task: Task, future: Future[Any]) -> None:
-        if task.waiting is future:
-            task.waiting = None
-            self.ready.append((task, None))
+            awaited.wake(task)
 
     def stop(self) -> None:
         """Close every task without running it further (power-off, end of the run)."""

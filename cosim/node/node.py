@@ -143,8 +143,12 @@ class Port:
             )
         self.node.kernel.send(self.node.id, peer.out, kind.code, fields, delay)
 
+    def handler(self, kind: int) -> Callable[..., Any] | None:
+        """What takes a message kind that the node has no `@on` method for: called as ``handler(peer, *fields)``."""
+        return None
+
     def receive(self, peer: Peer, kind: int, fields: tuple[Any, ...]) -> bool:
-        """Handle a message that the node has no `@on` method for; returns whether it was handled."""
+        """Handle a message that neither `@on` nor `handler` takes; returns whether it was handled."""
         return False
 
 
@@ -279,6 +283,9 @@ class Node:
         if name is not None:
             return cast(Callable[..., Any], getattr(self, name))
         port = peer.port
+        direct = port.handler(kind)
+        if direct is not None:
+            return direct
 
         def by_port(peer: Peer, *fields: Any) -> None:
             if not port.receive(peer, kind, fields):

@@ -29,6 +29,9 @@ from cosim.core.tasks import Future
 from cosim.core.time import Span
 from cosim.node.node import ModelError, Peer, Port
 
+_READ, _WRITE, _COMPLETION = MMIO.Read.code, MMIO.Write.code, MMIO.Completion.code
+_WRITE_POSTED = MMIO.WritePosted.code
+
 MAX_TRANSFER = 4096
 """Largest access in bytes; longer blocks are split, and none crosses a 4 KiB boundary."""
 
@@ -56,6 +59,23 @@ class BusError(Exception):
         self.status = status
 
 
+class _Access:
+    """First item of the label of an open access; put into words only when somebody asks who waits for what."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __str__(self) -> str:
+        return self.what
+
+    def format(self, address: int, link: int, port: MmioInitiator) -> str:
+        """The label as text."""
+        return f"completion of a {self.what} {address:#x} by {port.target_of(link)}"
+
+
+_READ_OF, _WRITE_OF = _Access("read of"), _Access("write of")
+
+
 class MmioInitiator(Port):
     """Issues reads and writes; `attr` defaults to a privileged Non-secure access."""
 
@@ -67,15 +87,12 @@ class MmioInitiator(Port):
         self._map: AddressMap | None = None
         self._out: dict[int, Peer] = {}
 
-    def _decode(self, address: int, size: int) -> tuple[Peer, int] | None:
-        if self._map is None:
-            regions = self.node.region(self.name)
-            self._map = AddressMap([Region(r.base, r.size, r.link, r.offset, r.name) for r in regions])
-            self._out = {p.out: p for p in self.peers if p.out is not None}
-        hit = self._map.decode(address, size)
-        if hit is None:
-            return None
-        return self._out[cast(int, hit[0])], hit[1]
+    def _decoder(self) -> AddressMap:
+        """The address map, made at the first access."""
+        regions = self.node.region(self.name)
+        self._map = AddressMap([Region(r.base, r.size, r.link, r.offset, r.name) for r in regions])
+        self._out = {p.out: p for p in self.peers if p.out is not None}
+        return self._map
 
     def issue(self, address: int, size: int, data: int | bytes | None, attr: int) -> Future[tuple[int, Any]]:
         """Send one access of at most 4096 bytes; the future gives (status, data) at its completion.
@@ -85,38 +102,45 @@ class MmioInitiator(Port):
         """
         if not 1 <= size <= MAX_TRANSFER:
             raise ModelError(f"size of an access must be in 1..{MAX_TRANSFER} bytes, not {size} (at {address:#x})")
-        what = "a write of" if data is not None else "a read of"
-        future: Future[tuple[int, Any]] = Future(("completion of {} {:#x} by {}", what, address, self.node.name))
-        hit = self._decode(address, size)
+        hit = (self._map or self._decoder()).decode(address, size)
         if hit is None:
-            self.node.count["decode_errors"] += 1
-            self.node.log("decode error", address=f"{address:#x}", size=size, write=data is not None, port=self.name)
-            future.set((DECERR, 0))
-            return future
-        peer, offset = hit
-        future.label = ("completion of {} {:#x} by {}", what, address, peer.name)
+            return self._nowhere(address, size, write=data is not None)
+        link, offset = hit
+        future: Future[tuple[int, Any]] = Future((_READ_OF if data is None else _WRITE_OF, address, link, self))
         tag = self._tag
         self._tag = tag + 1
         self._open[tag] = future
+        node = self.node
         if data is None:
-            self.send(peer, MMIO.Read, tag, offset, size, attr)
+            node.kernel.send(node.id, cast(int, link), _READ, (tag, offset, size, attr))
         else:
-            if isinstance(data, (bytes, bytearray, memoryview)):
+            if data.__class__ is not int and isinstance(data, (bytes, bytearray, memoryview)):
                 data = to_bus(bytes(data))
-            self.send(peer, MMIO.Write, tag, offset, size, data, attr)
+            node.kernel.send(node.id, cast(int, link), _WRITE, (tag, offset, size, data, attr))
         return future
 
-    def receive(self, peer: Peer, kind: int, fields: tuple[Any, ...]) -> bool:
-        if kind != MMIO.Completion.code:
-            return False
-        tag, status, data = fields
+    def _nowhere(self, address: int, size: int, *, write: bool) -> Future[tuple[int, Any]]:
+        """An access that no region takes: DECERR, counted."""
+        self.node.count["decode_errors"] += 1
+        self.node.log("decode error", address=f"{address:#x}", size=size, write=write, port=self.name)
+        future: Future[tuple[int, Any]] = Future()
+        future.set((DECERR, 0))
+        return future
+
+    def target_of(self, link: int) -> str:
+        """Name of the node at the other end of a link of the map."""
+        return self._out[link].name
+
+    def handler(self, kind: int) -> Callable[..., Any] | None:
+        return self._completed if kind == _COMPLETION else None
+
+    def _completed(self, peer: Peer, tag: int, status: int, data: int | bytes) -> None:
         future = self._open.pop(tag, None)
         if future is None:
             raise ModelError(
                 f"{self.node.name}.{self.name}: completion from {peer!r} with tag {tag}, which is not outstanding"
             )
         future.set((status, data))
-        return True
 
     @property
     def outstanding(self) -> int:
@@ -206,7 +230,7 @@ class MmioInitiator(Port):
             if status not in (OKAY, 1) and self._fault is None:
                 self._fault = BusFault(status, address, write=True)
 
-        future.callbacks.append(complete)
+        future.when_done(complete)
 
     async def dsb(self) -> None:
         """Wait until every write posted so far is complete; raises the BusFault of the first that failed since the last dsb."""
@@ -281,19 +305,22 @@ class MmioTarget(Port):
 
         self.serve(read, write, delay=delay)
 
-    def receive(self, peer: Peer, kind: int, fields: tuple[Any, ...]) -> bool:
-        if kind == MMIO.Read.code:
-            tag, addr, size, attr = fields
-            self._run(self._read, Request(peer, addr, size, None, attr), tag)
-        elif kind == MMIO.Write.code:
-            tag, addr, size, data, attr = fields
-            self._run(self._write, Request(peer, addr, size, data, attr), tag)
-        elif kind == MMIO.WritePosted.code:
-            addr, size, data, attr = fields
-            self._run(self._write, Request(peer, addr, size, data, attr), None)
-        else:
-            return False
-        return True
+    def handler(self, kind: int) -> Callable[..., Any] | None:
+        handlers: dict[int, Callable[..., Any]] = {
+            _READ: self._on_read,
+            _WRITE: self._on_write,
+            _WRITE_POSTED: self._on_posted,
+        }
+        return handlers.get(kind)
+
+    def _on_read(self, peer: Peer, tag: int, addr: int, size: int, attr: int) -> None:
+        self._run(self._read, Request(peer, addr, size, None, attr), tag)
+
+    def _on_write(self, peer: Peer, tag: int, addr: int, size: int, data: int | bytes, attr: int) -> None:
+        self._run(self._write, Request(peer, addr, size, data, attr), tag)
+
+    def _on_posted(self, peer: Peer, addr: int, size: int, data: int | bytes, attr: int) -> None:
+        self._run(self._write, Request(peer, addr, size, data, attr), None)
 
     def _run(self, handler: Served | None, access: Request, tag: int | None) -> None:
         try:
@@ -303,7 +330,7 @@ class MmioTarget(Port):
         except (BusError, AccessError) as error:
             self._refuse(access, tag, error)
             return
-        if result is not None and hasattr(result, "send"):
+        if result.__class__ is not int and hasattr(result, "send"):
             self.node.spawn(self._finish(result, access, tag), f"{self.name} access", daemon=True)
         else:
             self._complete(access, tag, OKAY, result)
@@ -334,9 +361,12 @@ class MmioTarget(Port):
             return
         if access.data is not None or status != OKAY:
             value = 0
-        elif isinstance(value, (bytes, bytearray)):
+        elif value.__class__ is not int and isinstance(value, (bytes, bytearray)):
             value = to_bus(bytes(value))
-        self.send(access.peer, MMIO.Completion, tag, status, value, delay=self._delay)
+        node, link = self.node, access.peer.out
+        if link is None:
+            raise ModelError(f"no link leads back from {node.name}.{self.name} to {access.peer!r}")
+        node.kernel.send(node.id, link, _COMPLETION, (tag, status, value), self._delay)
 
 
 class Channel(Port):

@@ -72,7 +72,7 @@ def _follow(issued: Future[None], after: Future[None] | None) -> None:
     if after is None or after.done:
         issued.set(None)
     else:
-        after.callbacks.append(lambda: issued.set(None))
+        after.when_done(lambda: issued.set(None))
 
 
 def _access(request: Request) -> Access:

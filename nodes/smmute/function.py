@@ -213,7 +213,7 @@ class Function:
         if completion.done:
             check()
         else:
-            completion.callbacks.append(check)
+            completion.when_done(check)
 
     def _report(self, counter: str, text: str, **fields: Any) -> None:
         self.node.count[counter] += 1
