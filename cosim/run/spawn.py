@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from cosim.core.plan import Plan
 from cosim.run.forkserver import FORKED, PADDING, pack_order
 
 STDERR_TAIL = 2000
@@ -150,6 +151,16 @@ def start_hub(fd: int, folder: Path) -> Child:
     """The hub process, with socket `fd` as its stdin and stdout."""
     argv = [sys.executable, "-m", "cosim.run.hub_main", str(os.getpid())]
     return Child.start("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
+
+
+def modules_of(plan: Plan) -> list[str]:
+    """The modules of a plan's models and of the programs that it names, which their workers would import."""
+    paths = {node.model for node in plan.nodes}
+    for node in plan.nodes:
+        programs = node.params.get("programs")
+        if isinstance(programs, dict):
+            paths.update(str(path) for path in programs.values())
+    return sorted({path.partition(":")[0] for path in paths if ":" in path})
 
 
 class ForkServer:

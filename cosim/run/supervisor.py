@@ -29,7 +29,7 @@ from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
 from cosim.run.outcome import Outcome
 from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
-from cosim.run.spawn import Child, ForkServer, start_worker
+from cosim.run.spawn import Child, ForkServer, modules_of, start_worker
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
@@ -184,9 +184,7 @@ class Supervisor:
     async def _fork(self, group: anyio.abc.TaskGroup, endpoint: str) -> None:
         """Have the workers forked. Returns with fewer when the fork server says that it can't: the others start by exec."""
         count = self._local
-        modules = sorted({node.model.partition(":")[0] for node in self.plan.nodes if ":" in node.model})
-        if self.link == "zmq":
-            modules.append("cosim.link.zmq_link")
+        modules = modules_of(self.plan) + (["cosim.link.zmq_link"] if self.link == "zmq" else [])
         server = ForkServer(self.directory.path / "workers")
         self.children.append(server.child)
         try:
