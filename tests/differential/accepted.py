@@ -1,9 +1,9 @@
 """The accepted differences: for each, who is right, why, and how it is kept out of the comparison.
 
 Either a part of what is seen is left out (`names`, `bits`, `when`), or, because the difference would spread to what happens
-next, programs do not go there (`avoided` says how `resolve` sees to it) and `witness` is a program (with `tables` as in `Setup`) that shows the difference:
-a test proves that it is still there, so that no entry outlives its cause. What the architecture leaves UNPREDICTABLE is not
-here: `resolve` does not write such programs.
+next, programs do not go there: `avoided` says how, and `witness` is a program (with `tables` as in `Setup`) that shows the
+difference. A test proves that it is still there, so that no entry outlives its cause. What the architecture leaves
+UNPREDICTABLE is not here: the authors of steps do not write such programs.
 """
 
 from __future__ import annotations

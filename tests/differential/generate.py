@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from tests.differential.resolve import Draw, kinds
+from tests.differential.book import Draw
+from tests.differential.resolve import kinds
 from tests.differential.setup import Setup
 
 DRAWS = 100

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tests.differential.accepted import normalise
+from tests.differential.book import Draw
 from tests.differential.compare import Difference, first_difference
 from tests.differential.oracle import Observed, Oracle
 from tests.differential.ours import Ours
-from tests.differential.resolve import Author, Draw
+from tests.differential.resolve import Author
 from tests.differential.setup import Setup
 from tests.differential.steps import Program, Step
 

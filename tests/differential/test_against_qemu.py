@@ -16,10 +16,11 @@ from nodes.pe.virtual_interface import VirtualInterface
 from nodes.redistributor.lpi import Lpis
 from nodes.redistributor.private import Private
 from tests.differential.accepted import ACCEPTED
+from tests.differential.book import Draw
 from tests.differential.generate import Fails, generate, shrink
 from tests.differential.harness import LENGTH, Pair
 from tests.differential.oracle import Oracle, missing
-from tests.differential.resolve import KINDS, V4_KINDS, Draw
+from tests.differential.resolve import KINDS, V4_KINDS
 from tests.differential.setup import Setup
 
 PROGRAMS = int(os.environ.get("COSIM_DIFFERENTIAL", "150"))
