@@ -219,6 +219,13 @@ def _targets(rows: list[Row], peers: dict[str, Any] | None, runs: dict[str, Any]
     size = find("memory", None, node)
     check("private memory of a worker, MiB", 12, value(size, "rate"), False)
     check("compute, 2 workers over 1", 1.7, ratio(find("compute", 8, "2"), find("compute", 8, "1"), "rate"), True)
+    for kind in ("vlpi", "vsgi"):
+        for place in ("2", "0"):
+            by_pes = {
+                r["pes"]: r for r in rows if r["name"] == f"interrupts-{kind}" and r["workers"] == place and "pes" in r
+            }
+            what = f"interrupts, {kind}, --workers {place}: CPU of 256 PEs over that of 8"
+            check(what, 1.3, ratio(by_pes.get(256), by_pes.get(8), "cpu_us"), False)
     for run in runs["rows"] if runs else []:
         if run["workers"] in ("per-node", "2"):
             limit = 4 if run["workers"] == "per-node" else 2

@@ -11,14 +11,23 @@ from cosim.bench.harness import FAST, IN_PROCESS, MEMORY, PER_NODE, Case, Readin
 from cosim.core.plan import Plan
 
 UNIT = "interrupts/s"
-ROWS = [(8, PER_NODE, FAST), (8, "2", FAST), (8, IN_PROCESS, MEMORY)]
+ROWS = [
+    (8, PER_NODE, FAST),
+    (8, "2", FAST),
+    (256, "2", FAST),
+    (512, "auto", FAST),
+    (8, IN_PROCESS, MEMORY),
+    (256, IN_PROCESS, MEMORY),
+]
 """(PEs, workers, link) of the rows shown when nothing is asked for, for each kind of interrupt."""
 KINDS = ("vlpi", "vsgi")
 CFG1_PES = 8
 """More PEs than that are a machine of their own, scale.yaml."""
 VCPUS = 8
 """At most, so that machines of different sizes do the same work."""
-TRANSACTIONS = (20, 520)
+TRANSACTIONS = (20, 220)
+ATTEMPTS = 3
+"""On a busy machine the noise of two runs may be more than their difference."""
 STORM = ("nodes.software.sgi_storm:short", "nodes.software.sgi_storm:long")
 TESTS = {"vlpi": "vlpi.smmute", "vsgi": "vsgi.ipi"}
 
@@ -67,17 +76,17 @@ def case(pes: int, workers: str, link: str, operations: int = 0, kind: str = "vl
     def run(case: Case) -> Reading:
         if not warm:  # what is imported and compiled once is no part of the difference
             warm.append(run_plan(few_plan, workers, case.link).total_s)
-        few, many = (run_plan(plan, workers, case.link) for plan in (few_plan, many_plan))
-        count = delivered(many, kind) - delivered(few, kind)
-        if count <= 0:
+        for _ in range(ATTEMPTS):
+            few, many = (run_plan(plan, workers, case.link) for plan in (few_plan, many_plan))
+            count = delivered(many, kind) - delivered(few, kind)
+            wall = (many.total_s - many.running_s) - (few.total_s - few.running_s)
+            cpu = many.total_cpu_s - few.total_cpu_s
+            if min(count, wall, cpu) > 0:
+                break
+        else:
             raise RuntimeError(
-                f"{kind}s delivered must grow with the work, not by {count}; status {many.result['status']}"
-            )
-        wall = (many.total_s - many.running_s) - (few.total_s - few.running_s)
-        cpu = many.total_cpu_s - few.total_cpu_s
-        if min(wall, cpu) <= 0:
-            raise RuntimeError(
-                f"{count} {kind}s more must take more time, not {wall:.3f} s ({cpu:.3f} s of CPU): the machine is too busy"
+                f"more {kind}s must be delivered and take more time, not {count} in {wall:.3f} s ({cpu:.3f} s of CPU), in "
+                f"{ATTEMPTS} attempts: the machine is too busy, or the run failed ({many.result['status']})"
             )
         return Reading(
             rate=count / wall,

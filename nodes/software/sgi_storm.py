@@ -14,7 +14,7 @@ from nodes.software import gicv3, ipi, shared
 POLL_PS = 5_000_000
 """Simulated time between two looks at the other CPUs' records."""
 POLLS = 10_000
-SHORT, LONG = 2, 102
+SHORT, LONG = 2, 402
 """Rounds of `short` and `long`: what two runs differ by is the cost of the rounds between."""
 
 

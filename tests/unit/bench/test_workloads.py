@@ -93,7 +93,7 @@ def test_interrupts_are_counted_at_the_guest(kind: str, monkeypatch: pytest.Monk
     row = measure(case, repeat=1)
     sane(row)
     assert row["name"] == f"interrupts-{kind}"
-    assert row["interrupts"] == (100 if kind == "vlpi" else 100 * 3)
+    assert row["interrupts"] == (100 if kind == "vlpi" else 400 * 3)
 
 
 def test_runs_of_one_case_must_agree() -> None:
