@@ -167,9 +167,12 @@ async def set_up(cpu: Cpu, log: list[str], name: str, *, nassgireq: bool = True)
     cpu.irq_enable()
 
 
-def test_a_vcpu_that_blocked_while_the_distributor_was_off_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{"wfi_trap_policy": "trap"}, {"pes": 1}])
+def test_lost_wake_up_of_a_vcpu_that_blocked_while_the_distributor_was_off(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     """Lost wake-up: an SGI that becomes pending for a vPE that was put with VGrp1En = 0 rings no doorbell; switching the
-    Distributor on reloads the blocked vPE, PendingLast shows the SGI, and the vCPU runs."""
+    Distributor on reloads the blocked vPE, PendingLast shows the SGI, and the vCPU runs. Also with both vCPUs on one PE."""
     log: list[str] = []
 
     async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
@@ -189,7 +192,7 @@ def test_a_vcpu_that_blocked_while_the_distributor_was_off_is_woken(monkeypatch:
         while True:
             await cpu.wfi()
 
-    machine = run_guest(monkeypatch, program, wfi_trap_policy="trap")
+    machine = run_guest(monkeypatch, program, vcpus=2, **options)
     assert log == ["on again", "vcpu1 took 1"]
     assert machine.hypervisor.count["doorbell_irqs"] == 0 and machine.hypervisor.count["lr_injections"] == 0
 

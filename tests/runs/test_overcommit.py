@@ -85,6 +85,24 @@ def test_no_vlpi_is_lost_or_doubled_while_vcpus_migrate(tmp_path: Path, version:
     assert got["paths"]["vlpi"]["direct"] == 64
 
 
+@pytest.mark.parametrize("version", ["3", "4.0", "4.1"])
+def test_every_its_command_works_on_interrupts_of_vcpus_that_migrate(tmp_path: Path, version: str) -> None:
+    """Eight interrupts in flight, moved, cleared and discarded by the guest while its vCPUs move every 33 us and share two
+    PEs: each of them is taken once, by the CPU and in the order that the guest asked for."""
+    settings = (f"gic_version={version}", "pes=2", "vcpus=5", "t_migrate=33us")
+    got = run(tmp_path / "run", *settings, test="vlpi.commands")
+    assert got["counters"]["hypervisor.vcpu_migrations"] > 30
+    assert got["tests"][0]["detail"] == "SUMMARY: 16 tests"
+
+
+def test_the_digest_of_migrations_does_not_depend_on_placement(tmp_path: Path) -> None:
+    """A vCPU's journal travels between processes as it does within one."""
+    settings = ("pes=2", "vcpus=3", "t_migrate=50us")
+    runs = [run(tmp_path / w, *settings, workers=w, test="vlpi.commands") for w in ("0", "per-node", "2")]
+    assert runs[0]["digest"] == runs[1]["digest"] == runs[2]["digest"]
+    assert runs[0]["counters"] == runs[1]["counters"]
+
+
 def test_vcpus_that_migrate_and_share_pes_pass_both_tests(tmp_path: Path) -> None:
     """16 vCPUs on 8 PEs, each moved every 7 ms: all vSGIs and vLPIs arrive once."""
     got = run(tmp_path / "run", "vcpus=16", "t_migrate=7ms")

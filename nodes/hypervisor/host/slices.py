@@ -26,30 +26,34 @@ class SliceTimer:
         self.cpu = cpu
         self.alarms: dict[str, Instant] = {}
         self.end: Instant | None = None
-        self._armed = False
+        self._armed: int | None = None
         self._frequency: int = cpu.node.params.get("cntfrq", DEFAULT_FREQUENCY)
 
     def start(self, end: Instant | None, due: Instant | None = None) -> None:
-        """A thread begins to run: its slice ends at `end` (None: nobody waits); `due` is when it wants to look up itself."""
+        """A guest is about to be entered: its thread's slice ends at `end` (None: nobody waits); `due` is when the thread wants
+        to look up itself. What is set already is not set again."""
         self.end = end
         times = [time for time in (end, due, *self.alarms.values()) if time is not None]
         if not times:
+            self.cancel()
             return
         cval = -(-min(times) * self._frequency // PS_PER_SECOND)
+        if cval == self._armed:
+            return
         self.cpu.post_sysreg("CNTHP_CVAL_EL2", cval)
         self.cpu.post_sysreg("CNTHP_CTL_EL2", CTL_ENABLE)
-        self._armed = True
+        self._armed = cval
 
     def cancel(self) -> None:
         """The thread stops running before that."""
-        if self._armed:
-            self._armed = False
+        if self._armed is not None:
+            self._armed = None
             self.cpu.post_sysreg("CNTHP_CTL_EL2", 0)
 
     async def expired(self) -> None:
         """PPI 26 was taken: the timer goes off; if the slice is over, whoever waits gets the PE."""
         self.cpu.node.count["slice_irqs"] += 1
-        self._armed = False
+        self._armed = None
         await self.cpu.write_sysreg("CNTHP_CTL_EL2", 0)
         if self.end is not None and self.cpu.node.now >= self.end:
             self.cpu.need_resched = True

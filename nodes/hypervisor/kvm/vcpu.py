@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from cosim.api import Signal
+from cosim.api import Signal, us
 from nodes.arch.intid import PPI_VIRTUAL_TIMER
 from nodes.arch.trap import HCR_FMO, HCR_IMO, HCR_TWE, HCR_TWI, HCR_VM
 from nodes.hypervisor.host.cpu import Exit
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HCR_GUEST: Final = HCR_VM | HCR_FMO | HCR_IMO
 HCR_TRAP_WFX: Final = HCR_TWI | HCR_TWE
+MIN_STAY: Final = us(1)
+"""A vCPU that is due to move by the time it has got a PE runs there at least as long (ps)."""
 
 
 class Mode(Enum):
@@ -56,6 +58,8 @@ class Vcpu:
         self._reload = False
         self._has_context = False
         self._woken_up = False
+        self._entered = False
+        self._turn_end: int | None = None
         self._changed = Signal(f"{self.name}: power-on or an interrupt")
         irq = vgic.private[PPI_VIRTUAL_TIMER]
         irq.hw, irq.pintid = Hw.MAPPED, PPI_VIRTUAL_TIMER
@@ -112,9 +116,11 @@ class Vcpu:
                 await self._changed.wait()
                 continue
             woken, self.asleep = self.asleep, False
-            await self._migrate()
             await self.cpu.acquire(woken=woken)
             blocked = await self._run()
+            while self._must_move and self.powered and not blocked and not self.vm.stopping:
+                await self._migrate()
+                blocked = await self._run()
             # No await between the last look at what is pending and `asleep`: a kick in between would be lost.
             self.asleep = blocked or not self.powered
             self.cpu.release()
@@ -124,6 +130,10 @@ class Vcpu:
     async def _run(self) -> bool:
         """On the held PE: KVM_RUN and what the VMM does between two of them, until the vCPU blocks (True), stops, or must
         give the PE away."""
+        node, kvm = self.vm.node, self.vm.kvm
+        self._turn_end = None
+        if self.migrate_at is None and kvm.t_migrate and len(kvm.host.cpus) > 1:
+            self.migrate_at = node.now + kvm.t_migrate
         if self._woken_up:
             self._woken_up = False
             await self.cpu.charge(self.vm.t_wakeup)
@@ -142,32 +152,37 @@ class Vcpu:
     @property
     def _stays(self) -> bool:
         """Whether it may run on here: neither stopped nor preempted nor due to move."""
-        return self.powered and not self.vm.stopping and not self.cpu.must_yield and not self._must_move
+        return self.powered and not self.vm.stopping and not self._must_yield and not self._must_move
+
+    @property
+    def _must_yield(self) -> bool:
+        over = self._turn_end is not None and self.vm.node.now >= self._turn_end
+        return self.cpu.must_yield or (over and self.cpu.contended)
 
     @property
     def _must_move(self) -> bool:
-        return self.migrate_at is not None and self.vm.node.now >= self.migrate_at
+        """Time to move; but it has been in the guest here, else a slow move would never let it run."""
+        return self.migrate_at is not None and self.vm.node.now >= self.migrate_at and self._entered
 
     async def _migrate(self) -> None:
-        """Move to the next PE when it is time (load balancing): state, and alarm; the vPE follows at the next load."""
-        kvm, node = self.vm.kvm, self.vm.node
-        if not kvm.t_migrate or len(kvm.host.cpus) < 2:
-            return
-        if self._must_move and self._has_context:
-            state = await self.cpu.save_context(self.name)
-            self.cpu = kvm.host.cpus[(self.cpu.index + 1) % len(kvm.host.cpus)]
-            self.cpu.restore_context(state)
-            node.count["vcpu_migrations"] += 1
-            self.migrate_at = None
-        if self.migrate_at is None:
-            self.migrate_at = node.now + kvm.t_migrate
+        """Load balancing, on the held PE: get the next PE, then have it take over the context; the vPE follows at the load.
+
+        Whoever runs there must give way, as to a thread that was woken there.
+        """
+        cpus = self.vm.kvm.host.cpus
+        source, target = self.cpu, cpus[(self.cpu.index + 1) % len(cpus)]
+        target.request_resched(source)
+        self.cpu = target
+        source.release()
+        await target.acquire()
+        target.restore_context(await source.save_context(self.name))
+        self.vm.node.count["vcpu_migrations"] += 1
+        self.migrate_at, self._entered = None, False
 
     async def _load(self) -> None:
         vm = self.vm
         vm.kvm.loaded[self.cpu.index] = self
         self._decide_wfx()
-        end = vm.node.now + vm.kvm.t_slice if self.cpu.contended else None
-        self.cpu.slices.start(end, self.migrate_at)
         if self.timer.level(self.vm.node.now):
             self.vm.vgic.set_line(self.timer_irq, True)
         if self.vm.v4 is not None:
@@ -230,6 +245,7 @@ class Vcpu:
 
     async def _enter(self) -> exits.Outcome:
         vm = self.vm
+        self._start_slice()
         image = vm.vgic.flush(self.vgic)
         resume, self.resume = self.resume, None
         self.mode = Mode.IN_GUEST
@@ -240,6 +256,15 @@ class Vcpu:
         vm.exited.notify()
         vm.flush_kicks(self.cpu)
         return await exits.handle(self, left)
+
+    def _start_slice(self) -> None:
+        """At an entry: have the PE's timer end this stay in the guest, if somebody waits or it is due to move."""
+        now = self.vm.node.now
+        if self.cpu.contended and self._turn_end is None:
+            self._turn_end = now + self.vm.kvm.t_slice
+        due = None if self.migrate_at is None else max(self.migrate_at, now + MIN_STAY)
+        self.cpu.slices.start(self._turn_end, due)
+        self._entered = True
 
     def _save(self, left: Exit) -> None:
         """State after the exit: timer, list registers."""
