@@ -56,6 +56,8 @@ class Oracle:
             "-chardev", f"socket,id=gdb,path={self._folder}/gdb", "-gdb", "chardev:gdb",
             "-device", f"loader,addr={layout.AGENT:#x},cpu-num=0", "-device", "edu,addr=1.0", "-device", "edu,addr=2.0",
         ]  # fmt: skip
+        if shutil.which("setpriv"):  # however this process ends, QEMU ends too
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
         try:
             with (self._folder / "output").open("wb") as output:
                 self._process = subprocess.Popen(
