@@ -59,6 +59,7 @@ from cosim.cli.common import entries, parse_sets
 )
 @click.option("--link", type=click.Choice(["fast", "zmq"]), default="fast", hidden=True)
 @click.option("--started-fd", type=int, hidden=True)
+@click.option("--parent", type=int, hidden=True)  # a sweep's pid: this run dies with it
 def up(**options: Any) -> None:
     """Run TOPOLOGY (a file, or the name of one that comes with cosim) to its end.
 
@@ -71,6 +72,11 @@ def up(**options: Any) -> None:
     """
     if options.pop("detach"):
         sys.exit(_detach())
+    parent = options.pop("parent")
+    if parent is not None:
+        from cosim.node.death import die_with
+
+        die_with(parent)
     import anyio
 
     from cosim.errors import CosimError

@@ -211,6 +211,7 @@ class Sweep:
             shutil.rmtree(point.directory, ignore_errors=True)
             sets = [part for name, value in point.sets.items() for part in ("--set", f"{name}={value}")]
             argv = ["up", *self.options.arguments(), *sets, "--run-dir", str(point.directory), "--quiet"]
+            argv += ["--parent", str(os.getpid())]  # kill -9 of the sweep leaves no run behind
             child = await anyio.open_process(
                 [sys.executable, "-m", "cosim", *argv],
                 stdin=subprocess.DEVNULL,

@@ -60,7 +60,9 @@ class Pcie(Node):
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")
     mmio = MmioTarget("memory space; absolute PCI addresses")
     for _number in range(LINKS):  # a class body's locals are the class's attributes: ports link0, link1 and so on
-        locals()[f"link{_number}"] = MmioInitiator("below the port with this link: ECAM offsets, absolute PCI addresses")
+        locals()[f"link{_number}"] = MmioInitiator(
+            "below the port with this link: ECAM offsets, absolute PCI addresses"
+        )
     del _number
 
     def setup(self) -> None:

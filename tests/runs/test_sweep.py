@@ -17,6 +17,7 @@ import pytest
 from cosim.errors import UsageError
 from cosim.run.sweep import Options, default_jobs, parse_grid, points_of, prepare, worst
 from cosim.view.sweep import total
+from tests.support.processes import is_running
 from tests.support.runs import ROOT, command, cosim, environment, ring
 
 SWEEP = ("--allow-models", "tests.support", "--json")
@@ -140,6 +141,25 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     code, got, _ = sweep(tmp_path, "--set", "work_us=0")
     assert (code, got["points"][0]["status"]) == (0, "passed")
     assert kept.stat().st_mtime_ns == before
+
+
+def test_a_killed_sweep_leaves_no_process(tmp_path: Path) -> None:
+    """kill -9 of the sweep ends the run under way, too."""
+    topology, out = ring(tmp_path), tmp_path / "out"
+    argv: list[str | Path] = ["sweep", topology, "--out", out, *SWEEP, "--set", "work_us=3000000"]
+    process = subprocess.Popen(command(*argv), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    info = out / "points" / "work_us=3000000" / "run.json"
+    deadline = time.monotonic() + 60
+    while not info.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    pid = json.loads(info.read_text())["pid"]
+    assert is_running(pid)
+    process.kill()
+    process.wait(timeout=30)
+    while is_running(pid):
+        assert time.monotonic() < deadline + 30
+        time.sleep(0.05)
 
 
 def test_three_generations_in_one_table(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from cosim.view.text import count, why_lines
 
 def worker(number: int, name: str, state: str, **fields: Any) -> dict[str, Any]:
     """A worker of the hub's view."""
-    default = {"worker": number, "name": name, "state": state, "now": 1_000, "limiter": None, "chain": [], "running_s": 0.0}
+    default = {
+        "worker": number,
+        "name": name,
+        "state": state,
+        "now": 1_000,
+        "limiter": None,
+        "chain": [],
+        "running_s": 0.0,
+    }
     return {**default, **fields}
 
 
