@@ -362,7 +362,8 @@ class Session:
         self.send(self.grant_frame(bound, records))
         frame, data = self.receive(self.setup.wall_s, "stall")
         if frame.type is not FrameType.DONE:
-            self.broken("order", f"DONE must answer GRANT, not {self._what(frame)}", data)
+            rule = "node-failed" if frame.type is FrameType.ERROR else "order"
+            self.broken(rule, f"DONE must answer GRANT, not {self._what(frame)}", data)
         seq, now, next_event, next_out, _events, _batches, _side = frame.body
         if seq != self._seq:
             self.broken("sequence", f"the answer must be to grant {self._seq}, not {seq}", data)

@@ -1,0 +1,23 @@
+"""Its DMA reads beyond its address map.
+
+Case: partition: far
+"""
+
+from __future__ import annotations
+
+from base import Engine, main
+
+from cosim.core.message import Record
+
+
+class Broken(Engine):
+    """The engine, with that fault."""
+
+    def block(self, number):
+        link = self.node._link("dma", None)
+        self.node._outbox.append(Record(self.node.now + link.latency, self.node._seq, link.id, 64, (1, 1 << 60, 8, 0)))
+        self.node._seq += 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Broken))
