@@ -39,20 +39,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def bench(repeat: int, seconds: float, names: tuple[str, ...]) -> dict[str, Any]:
-    """The rows of the workloads named, and what went wrong with those that gave none."""
+def bench(repeat: int, seconds: float, name: str) -> dict[str, Any]:
+    """The rows of a workload, and what went wrong with those that gave none."""
     about = machine()
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    for name in names:
-        for case in cases(name):
-            what = f"{case.name}, {case.nodes} nodes, {case.workers}, {case.link}"
-            print(what, file=sys.stderr, flush=True)
-            try:
-                rows.append(measure(case, repeat, seconds))
-            except (CosimError, RuntimeError) as error:
-                faults.append(f"{what}: {error}")
-                print(f"no result: {faults[-1]}", file=sys.stderr, flush=True)
+    for case in cases(name):
+        what = f"{case.name}, {case.nodes} nodes, {case.workers}, {case.link}"
+        print(what, file=sys.stderr, flush=True)
+        try:
+            rows.append(measure(case, repeat, seconds))
+        except (CosimError, RuntimeError) as error:
+            faults.append(f"{what}: {error}")
+            print(f"no result: {faults[-1]}", file=sys.stderr, flush=True)
     return {"machine": about, "repeat": repeat, "rows": rows, "faults": faults}
 
 
@@ -92,21 +91,41 @@ def main() -> int:
     options = parser.parse_args()
     if options.repeat < 1 or options.seconds <= 0:
         parser.error("--repeat and --seconds must be above 0")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    faults = 0
     if options.part == "bench":
-        names = tuple(options.only or WORKLOADS)
-        found = bench(options.repeat, options.seconds, names)
-        kept = [row for row in results.get("bench", {}).get("rows", []) if workload(row) not in names]
-        found["rows"] = sorted([*kept, *found["rows"]], key=lambda row: WORKLOADS.index(workload(row)))
-        results["bench"] = found
+        for name in options.only or WORKLOADS:
+            found = bench(options.repeat, options.seconds, name)
+            faults += len(found["faults"])
+            store({"bench": merged(found, name)})
     elif options.part == "runs":
-        results["runs"] = runs(options.repeat)
+        store({"runs": runs(options.repeat)})
     elif options.part == "peers":
-        results["peers"] = peers(options.repeat, options.seconds)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page.render(results))
+        store({"peers": peers(options.repeat, options.seconds)})
+    else:
+        store({})
     print(PAGE.relative_to(ROOT))
-    return 1 if results.get(options.part, {}).get("faults") else 0
+    return 1 if faults else 0
+
+
+def results() -> dict[str, Any]:
+    """All that was measured so far."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def store(parts: dict[str, Any]) -> None:
+    """Keep parts, and write the page: after each workload, so that an end in between loses nothing."""
+    whole = {**results(), **parts}
+    RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
+    PAGE.write_text(page.render(whole))
+
+
+def merged(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """Rows and faults of one workload among those of the others, in the order of the workloads."""
+    old = results().get("bench", {})
+    rows = [row for row in old.get("rows", []) if workload(row) != name] + found["rows"]
+    faults = [fault for fault in old.get("faults", []) if not fault.startswith(name)] + found["faults"]
+    return {**found, "rows": sorted(rows, key=lambda row: WORKLOADS.index(workload(row))), "faults": faults}
 
 
 def workload(row: dict[str, Any]) -> str:
