@@ -115,7 +115,6 @@ def test_stage_1_needs_an_smmu_that_has_it() -> None:
         Rig(params={"smmu_stage": 3}).boot()
 
 
-
 def test_an_msi_becomes_a_host_lpi() -> None:
     """The endpoint's write to the MSI window goes through SMMU, ITS and redistributor to the vector's eventfd at EL2."""
     machine = HostMachine()
