@@ -68,15 +68,24 @@ def runs(repeat: int) -> dict[str, Any]:
     return {"machine": about, "repeat": repeat, "rows": rows}
 
 
-def peers(repeat: int, seconds: float) -> dict[str, Any]:
-    """The tables beside other frameworks."""
+def peers(repeat: int, seconds: float, only: list[str] | None) -> int:
+    """Measure and keep the tables beside other frameworks, one by one; the number of rows without result."""
     from importlib.metadata import version
 
     from benchmarks.compare import WORKLOADS as compared
     from benchmarks.compare import compare
 
-    about = {**machine(), **{name: version(name) for name in ("helics", "mosaik", "simpy")}}
-    return {"machine": about, "repeat": repeat, "tables": [compare(name, n, repeat, seconds) for name, n in compared]}
+    about, faults = {**machine(), **{name: version(name) for name in ("helics", "mosaik", "simpy")}}, 0
+    for name, nodes in compared:
+        if only and name not in only:
+            continue
+        table = compare(name, nodes, repeat, seconds)
+        faults += sum(row["rate"] is None for row in table["rows"])
+        tables = {(t["workload"], t["nodes"]): t for t in results().get("peers", {}).get("tables", [])}
+        tables[name, nodes] = table
+        kept = [tables[key] for key in compared if key in tables]
+        store({"peers": {"machine": about, "repeat": repeat, "tables": kept}})
+    return faults
 
 
 def main() -> int:
@@ -87,7 +96,7 @@ def main() -> int:
     parser.add_argument("part", choices=("bench", "runs", "peers", "page"))
     parser.add_argument("--repeat", type=int, default=5, help="runs of each row; medians are shown (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each run lasts (1)")
-    parser.add_argument("--only", action="append", choices=WORKLOADS, help="bench: only this workload; may be repeated")
+    parser.add_argument("--only", action="append", choices=WORKLOADS, help="only this workload; may be repeated")
     options = parser.parse_args()
     if options.repeat < 1 or options.seconds <= 0:
         parser.error("--repeat and --seconds must be above 0")
@@ -100,7 +109,7 @@ def main() -> int:
     elif options.part == "runs":
         store({"runs": runs(options.repeat)})
     elif options.part == "peers":
-        store({"peers": peers(options.repeat, options.seconds)})
+        faults = peers(options.repeat, options.seconds, options.only)
     else:
         store({})
     print(PAGE.relative_to(ROOT))
