@@ -151,6 +151,8 @@ class Screen:
         self.quiet = quiet
         self._live: Any = None
         self._test = ""
+        self._shown: tuple[str, int] | None = None
+        self._shown_file = ""
         self._last = (time.monotonic(), 0, 0.0)
         self._out: Callable[[str], None] = lambda text: click.echo(text, nl=False)
 
@@ -178,7 +180,7 @@ class Screen:
         if self.quiet:
             return
         if kind == "console":
-            self._out(clean(data["text"]))
+            self._console(data)
         elif kind == "waiting":
             click.echo(data["text"], err=True)
         elif kind == "test":
@@ -190,6 +192,15 @@ class Screen:
                 rate = (data["events"] - events) / elapsed
                 self._last = (now + elapsed, data["events"], rate)
             self._live.update(progress_line(data, rate, self._test))
+
+    def _console(self, data: dict[str, Any]) -> None:
+        """Console text; a line that two consoles show at once (kvmtool's own, on a shared terminal) is shown once."""
+        from cosim.view.text import clean
+
+        same = self._shown is not None and self._shown == (data["text"], data["sim_time_ps"])
+        if not same or self._shown_file == data["file"]:
+            self._out(clean(data["text"]))
+        self._shown, self._shown_file = (data["text"], data["sim_time_ps"]), data["file"]
 
     def result(self, result: dict[str, Any], directory: Path) -> None:
         """The summary table and the errors."""
