@@ -90,6 +90,7 @@ class HostCpu:
         self._turns: deque[tuple[Future[None], bool]] = deque()
         self._resched_sent = False
         self.need_resched = False
+        self.stirred = False
         self.slices = SliceTimer(self)
         self._work = Signal(f"work on cpu{index}")
 
@@ -133,11 +134,13 @@ class HostCpu:
             self._turns.append((turn, task))
             self.need_resched = self.need_resched or (woken and task)
             await turn
-        self._held = True
-        self.need_resched = False
+        else:
+            self._held = True
+            self.need_resched = self.stirred = False
 
     def release(self) -> None:
-        """Let the next thread have the PE."""
+        """Let the next thread have the PE. What is asked of it from now on, it must see."""
+        self.need_resched = self.stirred = False
         if self._turns:
             self._turns.popleft()[0].set(None)
             return
@@ -153,11 +156,14 @@ class HostCpu:
         self.release()
 
     def request_resched(self, by: HostCpu) -> None:
-        """A thread was woken on the PE `by` that wants this one: make the guest that runs here exit (resched_curr)."""
+        """A thread was woken on the PE `by` that wants this one: make the guest that runs here exit (resched_curr), or the
+        thread that holds it let the other one queue before it enters a guest (`stirred`)."""
         if self.in_guest and not self._resched_sent:
             self._resched_sent = True
             self.node.count["reschedules"] += 1
             by.post_sysreg("ICC_SGI1R_EL1", sgi1r(self.affinity, SGI_RESCHEDULE))
+        elif self._held:
+            self.stirred = True
 
     def _start_idle(self) -> None:
         self.node.spawn(self._idle(), f"idle/{self.index}", daemon=True)

@@ -222,6 +222,10 @@ class Vcpu:
             elif self.cpu.irq_level:
                 await self.cpu.handle_irqs()
                 vm.flush_kicks(self.cpu)
+            elif self.cpu.stirred:
+                # Who was woken at this very instant has yet to queue for the PE.
+                self.cpu.stirred = False
+                await vm.node.sleep(0)
             elif vm.v4 is not None and not self.vgic.vpe.committed:
                 await vm.v4.driver.commit(self.cpu)
             elif vm.kvm.timer_active.get(self.cpu.index, False) != self._timer_wanted:
