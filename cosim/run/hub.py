@@ -188,7 +188,7 @@ class Hub:
             self._fault(error.worker, error.rule, f"{error.text}{shown}")
         except Refusal as error:
             self._refuse(identity, error.code, error.what)
-            self._fault(worker, error.code, f"its HELLO was refused: {error.what}")
+            self._fault(worker, error.code, f"its HELLO was refused: {error.what}{shown}")
 
     def _stranger(self, identity: bytes, data: bytes) -> None:
         """A frame from somebody of another name; while a foreign node is awaited that is most likely it."""
