@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from cosim.bench.catalogue import cases
 from cosim.bench.floor import Floor
 from cosim.bench.harness import FAST, LIBZMQ, PILOT, calibrated
+from cosim.errors import CosimError
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 180
@@ -110,7 +111,7 @@ def compare(workload: str, nodes: int, repeat: int, seconds: float) -> dict[str,
         _say(f"{workload} {nodes}: trial of {row.name}")
         try:
             runners.append((row, row.make(seconds)))
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
+        except (CosimError, RuntimeError, subprocess.TimeoutExpired) as error:
             row.fault = str(error)
     with Floor() as floor:
         for turn in range(repeat):
@@ -119,7 +120,7 @@ def compare(workload: str, nodes: int, repeat: int, seconds: float) -> dict[str,
                 _say(f"{workload} {nodes}: {row.name}, {turn + 1} of {repeat}")
                 try:
                     row.figures.append(run())
-                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                except (CosimError, RuntimeError, subprocess.TimeoutExpired) as error:
                     row.fault = str(error)
     middle = statistics.median(floors)
     return {"workload": workload, "nodes": nodes, "floor": middle, "rows": [_entry(row, middle) for row in rows]}

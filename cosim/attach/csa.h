@@ -114,33 +114,27 @@ typedef struct csa {
     int off;         /* the power is off: nothing more is sent */
     int64_t node;
     char name[CSA_NAME];
-    csa_link links[CSA_MAX_LINKS];
-    int nlinks;
-    csa_region regions[CSA_MAX_REGIONS];
-    int nregions;
-    csa_row kinds[CSA_MAX_KINDS];
-    int nkinds;
+    int nlinks, nregions, nkinds;
     /* private */
     void *context, *socket, *monitor;
     char error[320];
     uint64_t begun, off_at, grant, seq, tag, events, side_number;
     int granted, over;
-    csa_msg pool[CSA_MAX_KEPT];
-    int kept[CSA_MAX_KEPT], nkept, spare[CSA_MAX_KEPT], nspare;
-    int taken[CSA_MAX_KEPT], ntaken;
+    int nkept, nspare, ntaken, ncounters, nepochs;
+    uint32_t side_count, records_count;
+    size_t params_size, side_size, records_size, frame_size;
+    /* from here on nothing needs to be cleared */
+    csa_link links[CSA_MAX_LINKS];
+    csa_region regions[CSA_MAX_REGIONS];
+    csa_row kinds[CSA_MAX_KINDS];
+    int kept[CSA_MAX_KEPT], spare[CSA_MAX_KEPT], taken[CSA_MAX_KEPT];
     struct { const char *name; uint64_t value; } counters[CSA_MAX_COUNTERS];
-    int ncounters;
     struct { uint64_t number; int n; uint64_t value[CSA_MAX_COUNTERS]; } epochs[CSA_MAX_EPOCHS];
-    int nepochs;
+    csa_msg pool[CSA_MAX_KEPT];
     unsigned char params[CSA_MAX_PARAMS];
-    size_t params_size;
     unsigned char side[CSA_MAX_SIDE];
-    size_t side_size;
-    uint32_t side_count;
     unsigned char records[CSA_MAX_FRAME / 2];
-    size_t records_size;
-    uint32_t records_count;
-    unsigned char frame[CSA_MAX_FRAME];
+    unsigned char frame[CSA_MAX_FRAME]; /* the frame sent last, frame_size bytes */
 } csa;
 
 /* Join a run: connect, HELLO, WELCOME. quantum_ps 0: none. `model` says what this is, for the record. */
@@ -532,8 +526,9 @@ static csa__out csa__frame(csa *c, int type) {
 
 static int csa__transmit(csa *c, const csa__out *o) {
     if (c->error[0]) return -1;
+    c->frame_size = (size_t)(o->p - c->frame);
     if (o->full) return csa__fail(c, "frame-size: a frame must have at most %d bytes (CSA_MAX_FRAME)", (int)CSA_MAX_FRAME);
-    if (c->socket && zmq_send(c->socket, c->frame, (size_t)(o->p - c->frame), 0) < 0)
+    if (c->socket && zmq_send(c->socket, c->frame, c->frame_size, 0) < 0)
         return csa__fail(c, "hub-gone: %s", zmq_strerror(zmq_errno()));
     return 0;
 }
@@ -846,7 +841,7 @@ const csa_msg *csa_take(csa *c) {
 
 static void csa__reset(csa *c) {
     int i;
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(csa, links));
     c->off_at = CSA_NEVER;
     for (i = 0; i < CSA_MAX_KEPT; i++) c->spare[c->nspare++] = CSA_MAX_KEPT - 1 - i;
 }
@@ -1284,6 +1279,7 @@ uint64_t *csa_count(csa *c, const char *name) {
         return NULL;
     }
     c->counters[c->ncounters].name = name;
+    c->counters[c->ncounters].value = 0;
     return &c->counters[c->ncounters++].value;
 }
 

@@ -24,7 +24,7 @@ from cosim.bench.floor import Floor
 from cosim.bench.models import BEGAN, BEGAN_CPU, ENDED, ENDED_CPU
 from cosim.bench.plans import first_measured, place
 from cosim.core.plan import Plan
-from cosim.errors import Interrupted
+from cosim.errors import CosimError, Interrupted
 from cosim.run.rundir import RunDir
 from cosim.run.supervisor import Limits, Supervisor
 
@@ -259,7 +259,7 @@ def measure(case: Case, repeat: int, seconds: float = 1.0) -> dict[str, Any]:
     """One row: medians of `repeat` runs of about `seconds` each, every one between two measurements of the floor.
 
     Raises:
-        RuntimeError: repetitions of one case gave different digests.
+        CosimError: a run failed, or repetitions of one case gave different digests.
     """
     case = calibrated(case, seconds)
     if case.floor is not None:
@@ -276,8 +276,10 @@ def measure(case: Case, repeat: int, seconds: float = 1.0) -> dict[str, Any]:
 def _row(case: Case, readings: list[Reading], floors: list[float]) -> dict[str, Any]:
     digests = {r.digest for r in readings}
     if len(digests) != 1:
-        raise RuntimeError(
-            f"runs of {case.name} on {case.workers} must have one digest, not {sorted(map(str, digests))}"
+        raise CosimError(
+            f"runs of {case.name} on {case.workers} must have one digest, not {sorted(map(str, digests))}",
+            code="bench",
+            next_step="this is a fault of cosim: please report it",
         )
     rates = [r.rate for r in readings]
     rate, floor = statistics.median(rates), statistics.median(floors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cosim.bench.harness import FAST, IN_PROCESS, MEMORY, PER_NODE, Case, Reading, Sample, run_plan
 from cosim.core.plan import Plan
+from cosim.errors import CosimError
 
 UNIT = "interrupts/s"
 ROWS = [
@@ -84,9 +85,11 @@ def case(pes: int, workers: str, link: str, operations: int = 0, kind: str = "vl
             if min(count, wall, cpu) > 0:
                 break
         else:
-            raise RuntimeError(
+            raise CosimError(
                 f"more {kind}s must be delivered and take more time, not {count} in {wall:.3f} s ({cpu:.3f} s of CPU), in "
-                f"{ATTEMPTS} attempts: the machine is too busy, or the run failed ({many.result['status']})"
+                f"{ATTEMPTS} attempts (the run ended as {many.result['status']!r})",
+                code="bench",
+                next_step="measure again when the machine is less busy",
             )
         return Reading(
             rate=count / wall,

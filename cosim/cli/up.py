@@ -175,7 +175,7 @@ class Screen:
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
         """Show one event of the run."""
-        from cosim.view.text import clean, progress_line
+        from cosim.view.text import progress_line
 
         if self.quiet:
             return

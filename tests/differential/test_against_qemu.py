@@ -22,6 +22,7 @@ from tests.differential.harness import LENGTH, Pair
 from tests.differential.oracle import Oracle, missing
 from tests.differential.resolve import KINDS, V4_KINDS
 from tests.differential.setup import Setup
+from tests.differential.steps import Command, Mrs, Msr, Step, Write
 
 PROGRAMS = int(os.environ.get("COSIM_DIFFERENTIAL", "150"))
 
@@ -71,6 +72,29 @@ WITNESSED = [entry for entry in ACCEPTED if entry.witness]
 def test_accepted_differences_are_still_there(pair: Pair, entry: Any) -> None:
     """An entry of the list whose difference has gone must go too."""
     assert pair.execute(Setup(pair.oracle.version, tables=entry.tables), entry.witness) is not None
+
+
+FOUND: dict[str, tuple[Step, ...]] = {
+    "MOVI from an unmapped collection": (
+        (Command.of("MAPC", icid=0, rdbase=0, valid=0),),
+        (Command.of("MOVI", device_id=8, event_id=0, icid=1),),
+    ),
+    "ASGI1R and SGIs of Group 1": ((Msr("ICC_ASGI1R_EL1", 1 << 40),),),
+    "a PPI made pending by software while its level is high": (
+        (Msr("ICH_LR1_EL2", 0x10A8_0200_0000_0001),),
+        (Write("GICR_ICPENDR0", 1 << 25),),
+        (Write("GICR_ISPENDR0", 1 << 25),),
+        (Mrs("ICC_IAR1_EL1"),),
+        (Msr("ICH_LR1_EL2", 0x50A0_0000_0000_0001),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found_before(pair: Pair, name: str) -> None:
+    """Programs that once showed a fault of ours."""
+    difference = pair.execute(Setup(pair.oracle.version), FOUND[name])
+    assert difference is None, pair.explain(difference)
 
 
 def test_every_accepted_difference_is_justified() -> None:

@@ -13,7 +13,7 @@ from cosim.bench import harness, interrupts, plans
 from cosim.bench.catalogue import WORKLOADS, cases
 from cosim.bench.harness import Case, Reading, measure, run_plan
 from cosim.cli.main import group
-from cosim.errors import UsageError
+from cosim.errors import CosimError, UsageError
 
 SYNTHETIC = ("barrier", "pingpong", "fanout", "sparse", "mmio", "compute")
 FIELDS = {
@@ -100,7 +100,7 @@ def test_runs_of_one_case_must_agree() -> None:
     """A second run with another digest is an error, not a median."""
     digests = iter(("aa", "bb"))
     case = Case("odd", 2, "0", "memory", "x/s", lambda _case: Reading(1.0, 1.0, next(digests)), 1, floor=lambda: 1.0)
-    with pytest.raises(RuntimeError, match="one digest"):
+    with pytest.raises(CosimError, match="one digest"):
         measure(case, repeat=2)
 
 
