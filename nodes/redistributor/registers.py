@@ -273,7 +273,8 @@ class Registers:
 
     def _clear_pending(self, bits: int) -> None:
         self._rd.private.clear_pending(bits)
-        bits &= ~self._rd.private.pending  # what its level keeps pending is not withdrawn: an Activate is not of the past
+        # What its level keeps pending is not withdrawn: an Activate is not of the past.
+        bits &= ~self._rd.private.pending
         for intid in range(32):
             if bits >> intid & 1:
                 self._rd.physical.cancel(intid)

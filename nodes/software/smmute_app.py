@@ -138,9 +138,7 @@ async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
     device = Smmute(cpu, params)
     await device.set_up()
     await cpu.console(
-        f"{PROMPT}mount -t 9p -o trans=virtio hostshare /tmp/\n"
-        f"{PROMPT}cd /tmp\n"
-        f"{PROMPT}{options.command}\n"
+        f"{PROMPT}mount -t 9p -o trans=virtio hostshare /tmp/\n{PROMPT}cd /tmp\n{PROMPT}{options.command}\n"
     )
     await run_application(cpu, device, options)
     await cpu.console(f"{PROMPT}poweroff\n")

@@ -126,7 +126,7 @@ def test_any_hierarchy_is_found_and_every_bar_is_reached(hierarchy: list[dict[st
 def test_groups_stop_where_acs_keeps_peers_apart() -> None:
     """Functions of one endpoint are one group; each endpoint behind a port of its own is another; ports are alone."""
     switch = [{"device": n, "type": "downstream_port", "below": [{"type": "exerciser"}]} for n in range(2)]
-    hierarchy = [
+    hierarchy: list[dict[str, Any]] = [
         {"type": "host_bridge"},
         {"device": 1, "type": "root_port", "below": [{"type": "smmute"}, {"function": 1, "type": "smmute"}]},
         {"device": 2, "type": "root_port", "below": [{"type": "upstream_port", "below": switch}]},
@@ -140,7 +140,7 @@ def test_groups_stop_where_acs_keeps_peers_apart() -> None:
 def test_without_acs_everything_below_a_port_is_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """A root port without ACS is in one group with all that is below it."""
     monkeypatch.setattr("nodes.pcie.config_space.CAP_ACS", 0x0E)
-    hierarchy = [
+    hierarchy: list[dict[str, Any]] = [
         {"type": "host_bridge"},
         {"device": 1, "type": "root_port", "below": [{"type": "ahci"}]},
         {"device": 2, "type": "root_port", "below": [{"type": "ahci"}]},
