@@ -3,6 +3,7 @@
 #   make up      install what running needs, run topologies/rdn2cfg1.yaml
 #   make test    lint, then all tests with the coverage gate
 #   make differential  PROGRAMS random programs on our GIC and on QEMU's, for GICv3 and GICv4.0
+#   make fuzz    FUZZ_INPUTS malformed frames for csa.h, under the sanitizers, and for the Python codec
 #   make lint    ruff (rules and format), mypy --strict, import-linter
 #   make bench   measure the workloads of `cosim bench`, write docs/performance.md
 #   make bench-peers  measure HELICS, mosaik and SimPy beside them, write docs/performance.md
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help up test differential lint bench bench-peers docs requirements clean
+.PHONY: help up test differential fuzz lint bench bench-peers docs requirements clean
 
 VENV ?= .venv
 BENCH_VENV ?= $(VENV)-bench
@@ -32,7 +33,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
-	@sed -n '3,10s/^# \{0,3\}//p' Makefile
+	@sed -n '3,11s/^# \{0,3\}//p' Makefile
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -76,6 +77,15 @@ PROGRAMS ?= 2000
 SEED ?= 1
 differential: $(VENV)/dev.stamp
 	COSIM_DIFFERENTIAL=$(PROGRAMS) COSIM_TEST_SEED=$(SEED) $(BIN)/pytest -s -v tests/differential
+
+FUZZ_INPUTS ?= 10000000
+FUZZ_SEED ?= 1
+fuzz: $(VENV)/dev.stamp
+	@mkdir -p build
+	$(CC) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Icosim/attach \
+		tests/external/csa_fuzz.c -o build/csa_fuzz -lzmq
+	$(BIN)/python -m tests.external.fuzz_codec --seeds | build/csa_fuzz $(FUZZ_INPUTS) $(FUZZ_SEED)
+	$(BIN)/python -m tests.external.fuzz_codec $(FUZZ_INPUTS) $(FUZZ_SEED)
 
 bench: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.report bench $(BENCH_FLAGS)

@@ -106,10 +106,10 @@ class AttachPlan(NamedTuple):
             PlanError: another layout, or no plan.
         """
         try:
-            body = msgpack.unpackb(data, use_list=False, strict_map_key=True)
+            body = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
         except Exception as error:  # msgpack raises ValueError, TypeError, UnicodeError and its own
             raise PlanError(f"plan in WELCOME must be msgpack, not {type(error).__name__}: {error}") from None
-        if type(body) is not tuple or not body or body[0] != LAYOUT or len(body) != 1 + len(cls._fields):
+        if type(body) is not list or not body or body[0] != LAYOUT or len(body) != 1 + len(cls._fields):
             raise PlanError(f"plan in WELCOME must be an array of layout {LAYOUT} with {1 + len(cls._fields)} items")
         node, name, kind, seed, reaction, wall, links, ports, maps, kinds, params = body[1:]
         try:
@@ -123,7 +123,7 @@ class AttachPlan(NamedTuple):
                 tuple(LinkRow(*row) for row in links),
                 tuple((port, role) for port, role in ports),
                 tuple((port, tuple(RegionRow(*row) for row in rows)) for port, rows in maps),
-                tuple(KindRow(*row) for row in kinds),
+                tuple(KindRow(code, text, priority, tuple(fields)) for code, text, priority, fields in kinds),
                 params,
             )
         except (TypeError, ValueError) as error:

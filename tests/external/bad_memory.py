@@ -75,7 +75,7 @@ def main(fault: str) -> int:
         path.write_text("00112233445566778899aabbccddeeff\n")
         os.environ["COSIM_TOKEN_FILE"] = str(path)
     elif fault == "version":
-        client.VERSION = (2, 0)
+        client.__dict__["VERSION"] = (2, 0)
     elif fault == "ports":
         options["ports"] = {"bus": "mmio_initiator"}
     elif fault == "quantum":
