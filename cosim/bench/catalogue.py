@@ -48,7 +48,7 @@ def cases(
         except ValueError as error:
             raise UsageError(f"--workers {error}", code="workers") from None
     module: Any = import_module(f"cosim.bench.{full}")
-    kinds = [partial(module.case, kind=kind) for kind in module.KINDS] if full == "interrupts" else [module.case]
+    kinds = [partial(module.case, kind=kind) for kind in getattr(module, "KINDS", ())] or [module.case]
     try:
         return [make(*row, operations) for row in _rows(module.ROWS, nodes, workers, link) for make in kinds]
     except ValueError as error:

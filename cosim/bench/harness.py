@@ -30,6 +30,7 @@ from cosim.run.supervisor import Limits, Supervisor
 
 IN_PROCESS = "0"
 PER_NODE = "per-node"
+FORK, EXEC = "fork", "exec"
 FAST, LIBZMQ, MEMORY = "fast", "zmq", "memory"
 FRAMES_OF_A_LIFE = 5
 """HELLO, READY, BYE, the first grant of each worker (its nodes' start) and the answer: no part of the work."""
@@ -128,11 +129,12 @@ def cpu_of_all() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = None) -> Sample:
+def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = None, start: str = FORK) -> Sample:
     """Run `plan` (which has its groups) to its end.
 
     Args:
         workers: "0" is all in this process; anything else starts a process per group.
+        start: "fork" or "exec" of worker processes.
         probe: async; called with the supervisor once all workers run; the run is ended when it returns.
 
     Raises:
@@ -140,10 +142,12 @@ def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = N
     """
     gc.unfreeze()  # what the worker of an earlier run froze
     gc.collect()
-    cpu, start = cpu_of_all(), time.monotonic()
+    cpu, began = cpu_of_all(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
-        supervisor, meter, probed = anyio.run(_supervise, plan, workers == IN_PROCESS, link, Path(folder), probe)
-    total, total_cpu = time.monotonic() - start, cpu_of_all() - cpu
+        supervisor, meter, probed = anyio.run(
+            _supervise, plan, workers == IN_PROCESS, (link, start), Path(folder), probe
+        )
+    total, total_cpu = time.monotonic() - began, cpu_of_all() - cpu
     outcome = supervisor.outcome
     if outcome.errors:
         raise outcome.errors[0]
@@ -166,8 +170,9 @@ def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = N
 
 
 async def _supervise(
-    plan: Plan, in_process: bool, link: str, folder: Path, probe: Probe | None
+    plan: Plan, in_process: bool, how: tuple[str, str], folder: Path, probe: Probe | None
 ) -> tuple[Supervisor, _Meter, Any]:
+    link, start = how
     directory = RunDir.create(plan.name, folder / "run")
     supervisor = Supervisor(
         plan, directory, in_process=in_process, limits=Limits(), link=link if link != MEMORY else FAST

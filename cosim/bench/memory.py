@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cosim.bench.harness import FAST, PER_NODE, Case, Reading, process_cpu, run_plan
+from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, process_cpu, run_plan
 from cosim.bench.plans import endless, place
 from cosim.errors import UsageError
 from cosim.run.supervisor import Supervisor
 
+KINDS = (FORK, EXEC)
+"""How workers start; the row of the first has the plain name."""
 UNIT = "MiB/worker"
 ROWS = [(24, PER_NODE, FAST)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
@@ -49,7 +51,7 @@ async def _look(supervisor: Supervisor) -> list[tuple[float, float, float]]:
     return [(*set_sizes(pid), process_cpu(pid)) for pid in pids]
 
 
-def case(nodes: int, workers: str, link: str, operations: int = 0) -> Case:
+def case(nodes: int, workers: str, link: str, operations: int = 0, kind: str = FORK) -> Case:
     """One row; the number of operations is that of the workers.
 
     Raises:
@@ -60,9 +62,19 @@ def case(nodes: int, workers: str, link: str, operations: int = 0) -> Case:
 
     def run(case: Case) -> Reading:
         plan = place(endless(nodes), workers)
-        found: list[tuple[float, float, float]] = run_plan(plan, workers, case.link, probe=_look).probed
+        found: list[tuple[float, float, float]] = run_plan(plan, workers, case.link, probe=_look, start=kind).probed
         private, proportional, cpu = zip(*found, strict=True)
         extra = {"pss": statistics.median(proportional), "private_max": max(private), "private_total": sum(private)}
         return Reading(statistics.median(private), statistics.median(cpu), extra=extra)
 
-    return Case("memory", nodes, workers, link, UNIT, run, nodes, floor=bare, floor_unit="MiB of a bare interpreter")
+    return Case(
+        "memory" if kind == FORK else f"memory-{kind}",
+        nodes,
+        workers,
+        link,
+        UNIT,
+        run,
+        nodes,
+        floor=bare,
+        floor_unit="MiB of a bare interpreter",
+    )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from cosim.bench.harness import FAST, PER_NODE, Case, Reading, cpu_of_all, process_cpu, run_plan
+from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, cpu_of_all, process_cpu, run_plan
 from cosim.bench.plans import endless, place
 from cosim.run.supervisor import Supervisor
 
+KINDS = (FORK, EXEC)
+"""How workers start; the row of the first has the plain name."""
 UNIT = "nodes/s"
 ROWS = [(24, PER_NODE, FAST), (512, PER_NODE, FAST)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
@@ -32,12 +34,12 @@ async def _look(supervisor: Supervisor) -> _Seen:
     return _Seen(time.monotonic(), children, cpu_of_all())
 
 
-def case(nodes: int, workers: str, link: str, operations: int = 0) -> Case:
+def case(nodes: int, workers: str, link: str, operations: int = 0, kind: str = FORK) -> Case:
     """One row; the number of operations is that of the nodes."""
 
     def run(case: Case) -> Reading:
         before = cpu_of_all()
-        sample = run_plan(place(endless(nodes), workers), workers, case.link, probe=_look)
+        sample = run_plan(place(endless(nodes), workers), workers, case.link, probe=_look, start=kind)
         seen: _Seen = sample.probed
         end = time.monotonic()
         return Reading(
@@ -51,4 +53,4 @@ def case(nodes: int, workers: str, link: str, operations: int = 0) -> Case:
             },
         )
 
-    return Case("startup", nodes, workers, link, UNIT, run, nodes)
+    return Case("startup" if kind == FORK else f"startup-{kind}", nodes, workers, link, UNIT, run, nodes)

@@ -69,7 +69,8 @@ def test_bystanders_cost_no_grant(build: Any) -> None:
 
 def test_startup_tells_cpu_until_ready_from_all() -> None:
     """Start-up of two workers: CPU until ready is a part of that of the whole."""
-    (case,) = cases("startup", nodes=2, workers=("per-node",))
+    case, other = cases("startup", nodes=2, workers=("per-node",))
+    assert (case.name, other.name) == ("startup", "startup-exec")
     row = measure(case, repeat=1)
     sane(row)
     assert 0 < row["up_cpu_s"] <= row["cpu_s"] * 1.2 and row["up_s"] > 0 and row["stop_s"] > 0
@@ -77,8 +78,10 @@ def test_startup_tells_cpu_until_ready_from_all() -> None:
 
 def test_memory_is_compared_with_a_bare_interpreter() -> None:
     """Private memory of a worker, with the proportional set size beside it; one process for all has none to show."""
-    (case,) = cases("memory", nodes=2, workers=("per-node",))
-    row = measure(case, repeat=1)
+    forked, executed = (measure(case, repeat=1) for case in cases("memory", nodes=2, workers=("per-node",)))
+    sane(executed)
+    assert executed["name"] == "memory-exec" and executed["rate"] > forked["rate"], "a forked worker shares its code"
+    row = forked
     sane(row)
     assert row["unit"] == "MiB/worker" and row["pss"] > 0
     with pytest.raises(UsageError, match="must be measured of processes"):
