@@ -24,9 +24,22 @@ import msgpack
 
 from cosim.attach.plan import AttachPlan, KindRow, LinkRow, PlanError, may_carry
 from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
-from cosim.core.message import ATTR_NONSECURE, ATTR_PRIVILEGED, MMIO, OKAY, POWER, Kind, Record
+from cosim.core.message import ATTR_NONSECURE, ATTR_PRIVILEGED, DECERR, MMIO, OKAY, POWER, SLVERR, Kind, Record
 from cosim.core.time import NEVER
 from cosim.link.base import LinkClosed
+
+__all__ = [
+    "DECERR",
+    "NEVER",
+    "NONSECURE",
+    "OKAY",
+    "SLVERR",
+    "VERSION",
+    "AttachClient",
+    "AttachError",
+    "Grant",
+    "Message",
+]
 
 NONSECURE = ATTR_NONSECURE | ATTR_PRIVILEGED
 JOIN_TIMEOUT_MS = 60_000

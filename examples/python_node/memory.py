@@ -6,7 +6,6 @@ import sys
 
 from cosim.attach.client import AttachClient, Message
 
-SLVERR = 2
 PAGE = 4096
 
 

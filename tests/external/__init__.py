@@ -1,0 +1,1 @@
+"""Foreign nodes: examples, broken ones, bad ones, codecs, whole runs."""
