@@ -5,6 +5,7 @@ kernel log; each test's guest prints on a console of the test's name. Parameters
 
 Counters: exits, exits_sgi_trap, exits_irq, exits_wfx, exits_vmm, kicks, blocks, wakeups; lr_injections (SGIs and LPIs),
 lr_injections_other (PPIs, SPIs); host_lpis, doorbell_irqs, spurious_irqs; msis_injected, msis_dropped, unresolved_routes;
+reschedules, slice_irqs, vcpu_migrations, exits_dir_trap;
 vits_commands, vits_command_errors; vgic_reserved_accesses, vmm_unknown_accesses, guest_crashes.
 """
 
@@ -29,6 +30,7 @@ class Hypervisor(HostNode):
         "exits_sgi_trap",
         "exits_irq",
         "exits_vmm",
+        "doorbell_irqs",
         "host_lpis",
         "lr_injections",
         "lr_injections_other",
