@@ -175,7 +175,12 @@ async def _supervise(
     link, start = how
     directory = RunDir.create(plan.name, folder / "run")
     supervisor = Supervisor(
-        plan, directory, in_process=in_process, limits=Limits(), link=link if link != MEMORY else FAST
+        plan,
+        directory,
+        in_process=in_process,
+        limits=Limits(),
+        link=link if link != MEMORY else FAST,
+        start=start,
     )
     meter = _Meter(supervisor)
     probed = None

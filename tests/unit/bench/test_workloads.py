@@ -80,7 +80,9 @@ def test_memory_is_compared_with_a_bare_interpreter() -> None:
     """Private memory of a worker, with the proportional set size beside it; one process for all has none to show."""
     forked, executed = (measure(case, repeat=1) for case in cases("memory", nodes=2, workers=("per-node",)))
     sane(executed)
-    assert executed["name"] == "memory-exec" and executed["rate"] > forked["rate"], "a forked worker shares its code"
+    assert executed["name"] == "memory-exec" and executed["rate"] > 1.3 * forked["rate"], (
+        "a forked worker shares its code"
+    )
     row = forked
     sane(row)
     assert row["unit"] == "MiB/worker" and row["pss"] > 0
