@@ -189,7 +189,7 @@ def _prune(data: Any, found: list[ErrorDetails]) -> tuple[Any, dict[Path, Any]]:
             (
                 path[: len(p)]
                 for p, _ in _ENTRIES
-                if p and p[-1:] != ("system",) and "sees" not in p and _matches(p, path)
+                if p and p[-1] not in ("system", "external") and "sees" not in p and _matches(p, path)
             ),
             None,
         )
