@@ -64,6 +64,7 @@ class FunctionConfig(ConfigBytes):
 
     def __init__(self, kind: str, port: int | None, *, multi_function: bool) -> None:
         super().__init__()
+        self._open: list[tuple[int, int]] | None = None  # the windows, until a write may have moved them
         self.identity = identity = IDENTITIES[kind]
         self.bridge = kind in PORTS
         self.port = port
@@ -128,8 +129,18 @@ class FunctionConfig(ConfigBytes):
         """(secondary, subordinate) bus number."""
         return self.read(BUS_NUMBERS + 1, 1), self.read(BUS_NUMBERS + 2, 1)
 
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write the bits that can be written."""
+        super().write(offset, size, value)
+        self._open = None
+
     def windows(self) -> list[tuple[int, int]]:
-        """(first, last) address of the windows that are open."""
+        """(first, last) address of the windows that are open; none with Memory Space Enable clear."""
+        if self._open is None:
+            self._open = self._windows() if self.memory_enabled else []
+        return self._open
+
+    def _windows(self) -> list[tuple[int, int]]:
         memory, prefetch, upper = (
             self.read(MEMORY_WINDOW, 4),
             self.read(PREFETCH_WINDOW, 4),
@@ -146,6 +157,8 @@ class FunctionConfig(ConfigBytes):
 
     def forwards(self, address: int, size: int) -> bool:
         """Whether a memory access goes down through this port."""
-        return self.memory_enabled and any(
-            first <= address and address + size - 1 <= last for first, last in self.windows()
-        )
+        last_byte = address + size - 1
+        for first, last in self.windows():
+            if first <= address and last_byte <= last:
+                return True
+        return False

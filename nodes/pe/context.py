@@ -300,15 +300,14 @@ class ProgramCpu:
 
     async def console(self, text: str) -> None:
         """Write to the UART's data register, block by block; no character is cut in two."""
-        chunk = b""
-        for character in text:
-            encoded = character.encode()
-            if len(chunk) + len(encoded) > MAX_BLOCK:
-                await _perform(Store(UART, chunk, len(chunk)))
-                chunk = b""
-            chunk += encoded
-        if chunk:
-            await _perform(Store(UART, chunk, len(chunk)))
+        data = text.encode()
+        start = 0
+        while start < len(data):
+            end = min(start + MAX_BLOCK, len(data))
+            while end < len(data) and data[end] & 0xC0 == 0x80:
+                end -= 1  # the next byte continues a character
+            await _perform(Store(UART, data[start:end], end - start))
+            start = end
 
 
 def _check_size(size: int) -> None:
