@@ -167,7 +167,6 @@ class AttachClient:
         self._socket = _open(endpoint, name, link)
         self._begun = 0
         self._off_at = NEVER
-        self._bound = 0
         self._grant_seq = 0
         self._open_grant = False
         self._announced = False
@@ -260,7 +259,7 @@ class AttachClient:
             raise AttachError("order", f"GRANT or BYE must come, not {frame.type.name}")
         seq, bound, batches = frame.body
         self._grant_seq += 1
-        if seq != self._grant_seq or bound < self._bound and bound < self._begun:
+        if seq != self._grant_seq or bound < self._begun:
             raise AttachError(
                 "sequence", f"GRANT must have number {self._grant_seq} and go forward, not {seq} to {bound} ps"
             )
@@ -270,7 +269,7 @@ class AttachClient:
                     self._keep(record)
         except WireError as error:
             raise AttachError("bad-frame", str(error)) from None
-        self._bound = self.stop = bound
+        self.stop = bound
         self._open_grant = True
         return Grant(self, bound)
 

@@ -81,7 +81,7 @@ def partitions(clock: int, horizon: int, seed: int) -> dict[str, Bound]:
 
 
 def default_stimulus(ports: dict[str, str], clock: int, seed: int, size: int, count: int = 40) -> Stimulus:
-    """Reads and writes of every target port below `size` bytes, alone and in bursts, and edges on wire inputs."""
+    """Reads and writes of every target port below `size` bytes, alone and in bursts; lines are left alone."""
     chance = random.Random(seed)
     inputs: list[Input] = []
     tag, last = 0, 0
