@@ -7,6 +7,7 @@ only after it was checked. A breach is a `ProtocolViolation` with the rule's nam
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, NoReturn
@@ -32,9 +33,20 @@ from cosim.core.message import EXOKAY, MMIO, OKAY, POWER, WIRE, Record
 from cosim.core.order import PRIORITY_POWER
 from cosim.core.plan import LinkPlan, Plan
 from cosim.core.time import NEVER, fmt
+from cosim.run.marks import FAMILIES
 
 FRAME_SHOWN = 64
 _SIDE_KINDS = (0, 1, 2)  # log, console and mark, as in `cosim.node.node`
+_SIDE_SHAPES = ((str, dict), (str, str), (str, tuple))
+_FIELD = re.compile(r"[a-z_][a-z0-9_]*\Z")
+_RESERVED = frozenset(("event", "node", "run", "self", "method_name", "t", "t_ps", "wall"))
+_MARKS: dict[str, tuple[Any, ...]] = {  # those that `cosim.run.marks` reads: types, or the only values
+    "cause": (FAMILIES, str, int, int),
+    "msi": (int, int, int),
+    "msi_route": (int, int, str, int),
+    "exit": (str,),
+    "ack": (str, int, ("direct", "lr")),
+}
 _REQUESTS = (MMIO.Read.code, MMIO.Write.code)
 _OFF, _EPOCH = POWER.Off.code, POWER.Epoch.code
 
@@ -100,6 +112,7 @@ class Foreign:
         # (arrival, bytes that a read wants)
         self._pending: dict[tuple[str, int], dict[int, int]] = {}  # of an initiator: tag to the completion's arrival
         self._seq = 0
+        self._side_number = 0
         self._now = 0
         self._floor = 0  # no send may lie below it
         self._next_out = 0
@@ -385,7 +398,7 @@ class Foreign:
     # -- side, end -----------------------------------------------------------------------------------------------------
 
     def check_side(self, packed: bytes) -> None:
-        """Log, console and mark records must be this node's."""
+        """Log, console and mark records must be this node's, numbered from 0, and such that nobody stumbles over them."""
         records = self._unpack(packed, "side records")
         if type(records) is not tuple:
             self._breach("side", "side records must be an array")
@@ -393,10 +406,13 @@ class Foreign:
             if type(entry) is not tuple or len(entry) != 5 or type(entry[4]) is not tuple:
                 self._breach("side", f"a side record must be [time, node, number, type, payload], not {_show(entry)}")
             time, node, number, kind, payload = entry
-            if not (_int(time, NEVER) and node == self.node.id and _int(number, NEVER) and kind in _SIDE_KINDS):
-                self._breach("side", f"a side record must be of this node and of type 0 to 2, not {_show(entry)}")
-            shapes = ((str, dict), (str, str), (str, tuple))
-            if len(payload) != 2 or not all(isinstance(v, t) for v, t in zip(payload, shapes[kind], strict=True)):
+            if not (_int(time, NEVER) and node == self.node.id and number == self._side_number and kind in _SIDE_KINDS):
+                self._breach(
+                    "side", f"a side record must be of node {self.node.id}, number {self._side_number} and type 0 to 2, "
+                    f"not {_show(entry)}"
+                )  # fmt: skip
+            self._side_number += 1
+            if not _well_formed(kind, payload):
                 self._breach("side", f"payload of a side record of type {kind} is malformed: {_show(payload)}")
 
     def final(self, packed: bytes | None) -> list[Any]:
@@ -443,6 +459,21 @@ def frame_text(data: bytes) -> str:
     """The first bytes of a frame, for a message."""
     more = f"... ({len(data)} bytes)" if len(data) > FRAME_SHOWN else ""
     return f"frame {data[:FRAME_SHOWN].hex()}{more}"
+
+
+def _well_formed(kind: int, payload: tuple[Any, ...]) -> bool:
+    """Whether the payload of a side record is one: log (event, fields), console (file, text), mark (name, identity)."""
+    if len(payload) != 2 or not all(isinstance(v, t) for v, t in zip(payload, _SIDE_SHAPES[kind], strict=True)):
+        return False
+    if kind == 0:
+        return all(_FIELD.match(key) and key not in _RESERVED for key in payload[1])
+    if kind == 2 and payload[0] in _MARKS:
+        shape = _MARKS[payload[0]]
+        return len(payload[1]) >= len(shape) and all(
+            value in wanted if isinstance(wanted, tuple) else type(value) is wanted
+            for value, wanted in zip(payload[1], shape, strict=False)
+        )
+    return True
 
 
 def _int(value: Any, most: int) -> bool:
