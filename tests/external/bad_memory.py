@@ -24,6 +24,8 @@ def act(fault: str, node: AttachClient, message: Message) -> None:
         os._exit(7)
     elif fault == "stalls":
         time.sleep(600)
+    elif fault == "slow":
+        time.sleep(2.5)
     elif fault == "spins":
         while True:
             pass

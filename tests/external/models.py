@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosim.api import Channel, MmioInitiator, Node, us
+from cosim.api import Channel, MmioInitiator, Node, Wire, us
 from tests.support.models import TOKEN
 
 
@@ -27,3 +27,31 @@ class Talker(Node):
 
     kind = "talker"
     out = Channel(TOKEN)
+
+
+class Driver(Node):
+    """Has the copy engine of examples/python_node copy blocks between two places in memory, and compares."""
+
+    kind = "driver"
+    bus = MmioInitiator()
+    irq = Wire()
+
+    def setup(self) -> None:
+        """Wait for the engine's line."""
+        self.rung = self.future("the engine's interrupt")
+        self.irq.watch(lambda _peer, _line, level: self.rung.set(None) if level else None)
+
+    async def start(self) -> None:
+        """Three copies, one after the other."""
+        for number in range(3):
+            source, target, blocks = 0x8000_0000, 0x8001_0000 + 0x1000 * number, 4 + number
+            data = bytes((i * 7 + number) & 0xFF for i in range(64 * blocks))
+            await self.bus.write_block(source, data)
+            for offset, value in ((0x00, source), (0x08, target), (0x10, blocks), (0x18, 1)):
+                await self.bus.write64(0x1_0000 + offset, value)
+            await self.rung
+            self.rung = self.future("the engine's interrupt")
+            assert await self.bus.read64(0x1_0020) == 2
+            assert await self.bus.read_block(target, 64 * blocks) == data
+            await self.bus.write64(0x1_0018, 2)
+            self.count["copies"] += 1

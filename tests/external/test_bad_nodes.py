@@ -184,3 +184,15 @@ def test_kill_9_of_the_supervisor(tmp_path: Path) -> None:
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, {pid: pids[pid] for pid in pids if is_running(pid)}
         time.sleep(0.02)
+
+
+def test_a_wall_limit_of_its_own(tmp_path: Path) -> None:
+    """`wall_limit` of a node goes before the run's limit: shorter ends it sooner, 0s lets it take its time."""
+    topology = small(tmp_path, "stalls")
+    topology.write_text(topology.read_text() + "      wall_limit: 1s\n")
+    code, err, _got = run(topology, tmp_path / "short")
+    assert code == 4 and "memory must answer a grant within 1 s" in err
+    topology = small(tmp_path, "slow")
+    topology.write_text(topology.read_text() + "      wall_limit: 0s\n")
+    code, _err, got = run(topology, tmp_path / "long", "--stall-limit", "1")
+    assert (code, got["status"]) == (0, "passed")
