@@ -20,7 +20,7 @@ from tests.property.scenario import NodeSpec, Scenario
 
 TALK = Kinds(
     "property-tests",
-    1000,
+    920,
     [("High", 5, ("value", "fuel")), ("Middle", 20, ("value", "fuel")), ("Low", 150, ("value", "fuel"))],
 )
 """Three kinds whose priorities lie before, among and after those of timers."""
