@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from typing import Any
@@ -76,7 +77,7 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        _usage(error)
         sys.exit(2)
     except CosimError as error:
         if debug:
@@ -86,6 +87,31 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        report(_unexpected(error))
+        sys.exit(5)
+
+
+def _unexpected(error: Exception) -> Exception:
+    """What no command expects is a fault of cosim."""
+    from cosim.errors import InternalError
+
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        next_step="this is a fault of cosim: please report it with what --debug shows",
+    )
+
+
+def _usage(error: click.ClickException) -> None:
+    """A wrong command line: text on stderr, and with --json the object that every exit code 2 gives."""
+    error.show()
+    if "--json" in sys.argv:
+        from cosim.errors import UsageError
+
+        entry = UsageError(error.format_message(), where="command line").as_dict()
+        click.echo(json.dumps({"status": "error", "errors": [entry]}, indent=1))
 
 
 def report(error: Exception) -> None:

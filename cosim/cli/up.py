@@ -88,7 +88,20 @@ def up(**options: Any) -> None:
             raise
         click.echo(json.dumps({"status": "error", "errors": entries(error)}, indent=1))
         sys.exit(error.exit_code)
+    except BaseExceptionGroup as errors:
+        if not isinstance(only := _only(errors), BrokenPipeError):
+            raise only from None
+        # Nobody reads: nothing more may be written, not even at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
     sys.exit(code)
+
+
+def _only(error: BaseException) -> BaseException:
+    """The one exception that task groups have wrapped, or what was given."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _up(options: dict[str, Any]) -> int:
@@ -226,11 +239,11 @@ def _detach() -> int:
     """Start the same command without -d in a session of its own; return when it has started, or failed to."""
     read, write = os.pipe()
     arguments = [a for a in sys.argv[1:] if a not in ("-d", "--detach")]
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "cosim", *arguments, "--quiet", "--started-fd", str(write)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=output if "--json" in arguments else subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
             pass_fds=(write,),
@@ -244,4 +257,6 @@ def _detach() -> int:
         status = child.wait()
         errors.seek(0)
         click.echo(errors.read().decode(errors="replace"), err=True, nl=False)
+        output.seek(0)
+        click.echo(output.read().decode(errors="replace"), nl=False)
         return status or 5

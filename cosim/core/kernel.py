@@ -25,6 +25,12 @@ MAX_EVENTS_PER_GRANT = 50_000
 """After so many events a worker answers, so that control is served; the rest is granted again."""
 
 
+MAX_LEAVING_PER_GRANT = 2_048
+"""After so many messages to other workers it answers too, at the next instant: with 4 KiB in each, half a frame."""
+
+_PLAIN = frozenset((int, bytes, str, bool, type(None)))
+
+
 class ModelFault(Exception):
     """A model raised or broke a rule of time; carries the node's name and simulated time."""
 
@@ -131,9 +137,10 @@ class Kernel:
         self._promising = [node for node in nodes if node.promising]
         self._promised = {node.id: 0 for node in self._promising}
         self._floor = 0
-        self._steps = {node.id: (-1, 0) for node in nodes}
+        self._leaving = 0  # messages to other workers in this grant
         self._instant = -1
         self._at_instant = 0
+        self._steps: dict[int, int] = {}  # of each node at this instant, once it has taken any
 
     @property
     def messages(self) -> int:
@@ -165,6 +172,8 @@ class Kernel:
         seq = self._seq[src]
         self._seq[src] = seq + 1
         self.sent[link] += 1
+        if not _PLAIN.issuperset(map(type, fields)):
+            fields = self._plain(src, fields)
         if worker == self.worker:
             if dst not in self.off:
                 heappush(self._heap, (arrival, PRIORITIES[kind], src, seq, dst, link, kind, fields))
@@ -179,9 +188,35 @@ class Kernel:
             if wake < box[1]:
                 box[1] = wake
             box[2].append(Record(arrival, seq, link, kind, fields))
+        self._leaving += 1
+        if self._leaving >= MAX_LEAVING_PER_GRANT and self.now < self.stop:
+            self.stop = self.now + 1
         back = self._returns.get(dst)
         if back is not None and arrival + back < self.stop:
             self.stop = arrival + back
+
+    def _plain(self, src: int, fields: Iterable[Any]) -> tuple[Any, ...]:
+        """The fields as every receiver gets them, on this worker or another: values of their own, in tuples."""
+        plain: list[Any] = []
+        for value in fields:
+            if type(value) in _PLAIN:
+                plain.append(value)
+            elif isinstance(value, (list, tuple)):
+                plain.append(self._plain(src, value))
+            elif isinstance(value, (bytes, bytearray, memoryview)):
+                plain.append(bytes(value))
+            elif isinstance(value, int):
+                plain.append(int(value))
+            elif isinstance(value, str):
+                plain.append(str.__str__(value))
+            else:
+                raise ModelFault(
+                    self.nodes[src].name,
+                    self.now,
+                    f"fields of a message must be int, bytes, str, bool, None or lists of these, not {type(value).__name__}",
+                    "bad-send",
+                )
+        return tuple(plain)
 
     def _refuse_send(self, src: int, link: int, delay: int, arrival: int) -> NoReturn:
         """Say which rule a send broke."""
@@ -275,7 +310,7 @@ class Kernel:
         heap, nodes, digests = self._heap, self.nodes, self.digests
         power_off = POWER.Off.code
         self.stop = bound
-        done = 0
+        self._leaving = done = 0
         while heap and heap[0][0] < self.stop and done < max_events:
             time, priority, src, seq, dst, link, kind, fields = heappop(heap)
             self.now = time
@@ -295,10 +330,12 @@ class Kernel:
                 fields()
             if time != self._instant:
                 self._instant, self._at_instant = time, 0
+                self._steps.clear()
             steps = node.settle() + 1
             self._at_instant += steps
+            self._steps[dst] = self._steps.get(dst, 0) + steps
             if self._at_instant > MAX_STEPS_AT_ONE_INSTANT:
-                self._count_steps(node, steps)
+                self._check_steps(node)
             if node.promising:
                 self._note_promise(node, kind >= 0)
         self.current = None
@@ -317,14 +354,9 @@ class Kernel:
         next_event = self._heap[0][0] if self._heap else NEVER
         return next_event, self._next_out(next_event)
 
-    def _count_steps(self, node: Hosted, steps: int) -> None:
-        """This worker's nodes have taken many steps at this instant: from here on count them by node; a loop goes on."""
-        instant, count = self._steps[node.id]
-        if instant != self.now:
-            count = self._at_instant - steps if len(self.nodes) == 1 else 0
-        count += steps
-        self._steps[node.id] = (self.now, count)
-        if count > MAX_STEPS_AT_ONE_INSTANT:
+    def _check_steps(self, node: Hosted) -> None:
+        """This worker's nodes have taken many steps at this instant: whether one of them has gone beyond the limit."""
+        if self._steps[node.id] > MAX_STEPS_AT_ONE_INSTANT:
             raise ModelFault(
                 node.name,
                 self.now,

@@ -300,9 +300,19 @@ class Lock:
             return
         turn: Future[None] = Future(self._label)
         self._waiters.append(turn)
-        await turn
+        try:
+            await turn
+        except BaseException:  # cancelled: the lock is not to be given to a task that is gone
+            if turn.done:
+                self._release()
+            else:
+                self._waiters.remove(turn)
+            raise
 
     async def __aexit__(self, *_exc: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
         if self._waiters:
             self._waiters.popleft().set(None)
         else:

@@ -56,6 +56,10 @@ class Switch:
             self._peeked.append(None)
         return item
 
+    def joined(self, identity: bytes) -> bool:
+        """Whether frames of that worker may still be under way: here a frame is there as soon as it is sent."""
+        return False
+
     def send(self, identity: bytes, frame: bytes) -> None:
         """Send to one worker; raises LinkClosed when it is unknown or gone."""
         worker = self._workers.get(identity)

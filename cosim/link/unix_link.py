@@ -72,6 +72,10 @@ class FastHubSocket:
             self._poll(0)
         return self._inbox.popleft() if self._inbox else None
 
+    def joined(self, identity: bytes) -> bool:
+        """Whether a worker is connected: frames of it may still be under way."""
+        return identity in self._by_name
+
     def send(self, identity: bytes, frame: bytes) -> None:
         """Send to one worker; raises LinkClosed when it is unknown or gone."""
         peer = self._by_name.get(identity)

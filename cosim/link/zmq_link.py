@@ -52,6 +52,10 @@ class HubSocket:
             return None
         return parts[0], parts[-1] if len(parts) == 2 else b""
 
+    def joined(self, identity: bytes) -> bool:
+        """Whether frames of a worker may still be under way: libzmq does not tell, so they may."""
+        return True
+
     def send(self, identity: bytes, frame: bytes) -> None:
         """Send to one worker; raises LinkClosed when it is unknown or gone."""
         try:

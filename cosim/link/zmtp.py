@@ -93,7 +93,14 @@ class Connection:
         Raises:
             ZmtpError: the peer broke the protocol; the connection is to be closed.
         """
-        if not self._buffer and self.ready and len(data) >= 2 and data[0] == 0 and len(data) == 2 + data[1]:
+        if (
+            not self._buffer
+            and not self._parts
+            and self.ready
+            and len(data) >= 2
+            and data[0] == 0
+            and len(data) == 2 + data[1]
+        ):
             return [data[2:]]  # one short message in one piece: the common case of a grant or its answer
         self._buffer += data
         messages: list[bytes] = []

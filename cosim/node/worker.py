@@ -23,6 +23,10 @@ from cosim.node.node import Node
 _DONE, _GRANT = FrameType.DONE, FrameType.GRANT
 
 JOIN_TIMEOUT_MS = 120_000
+SIDE_BYTES = 4 << 20
+"""Most bytes of side records in one frame: far below what a frame may have."""
+BLOB_RECORDS = 16_384
+"""Most messages in one blob: below what a receiver takes."""
 
 
 class Socket(Protocol):
@@ -47,6 +51,15 @@ def load_model(path: str) -> type[Node]:
     if not (isinstance(found, type) and issubclass(found, Node)):
         raise TypeError(f"{path} must be a subclass of cosim.api.Node")
     return found
+
+
+def _packed(side: list[Any]) -> list[bytes]:
+    """Side records as msgpack, in order, in parts of at most `SIDE_BYTES` (or of one record)."""
+    packed: bytes = msgpack.packb(side, use_bin_type=True, default=str)
+    if len(packed) <= SIDE_BYTES or len(side) == 1:
+        return [packed]
+    half = len(side) // 2
+    return _packed(side[:half]) + _packed(side[half:])
 
 
 def _traceback() -> str:
@@ -158,7 +171,11 @@ class Worker:
         return 0
 
     def _done(self, seq: int, report: Report) -> bytes:
-        batches = [(b.worker, b.arrival, b.wake, pack_records(b.records)) for b in report.batches]
+        batches = [
+            (b.worker, b.arrival, b.wake, pack_records(b.records[first : first + BLOB_RECORDS]))
+            for b in report.batches
+            for first in range(0, len(b.records), BLOB_RECORDS)
+        ]
         return encode(
             _DONE,
             seq,
@@ -171,6 +188,7 @@ class Worker:
         )
 
     def _side(self) -> bytes | None:
+        """The side records so far; what is too much for one frame goes ahead in LOG frames."""
         side: list[Any] = []
         for node in self.nodes:
             if node.side:
@@ -179,8 +197,10 @@ class Worker:
         if not side:
             return None
         side.sort(key=lambda record: record[:3])
-        packed: bytes = msgpack.packb(side, use_bin_type=True, default=str)
-        return packed
+        *parts, last = _packed(side)
+        for part in parts:
+            self.socket.send(encode(FrameType.LOG, part))
+        return last
 
     def _fail(self, fault: ModelFault, text: str) -> int:
         side = self._side()

@@ -7,9 +7,11 @@ plain lists through `emit`; commands of the supervisor come in through `command`
 Events for the supervisor (lists; first item the name):
     joined worker pid | running | progress sim_time events grants messages | side [records in order]
     unreachable worker text (to be answered by `lost`)
-    error {code what where node sim_time_ps next_step traceback exit_code} | stall worker seconds
+    error {code what where node sim_time_ps next_step traceback exit_code}
+    stall worker seconds since sim_time (to be answered by `release` or `stalled`)
     reply number {view} | end {report}
-Commands: stop reason | lost worker text | query number registers | release worker (a stall was excused)
+Commands: stop reason | lost worker text | query number registers | release worker (a stall was excused) |
+    stalled worker since {error} (it was not)
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ from cosim.core.plan import Plan
 from cosim.core.time import NEVER, fmt
 from cosim.link.base import LinkClosed
 from cosim.run.foreign import Refusal, foreign_nodes, frame_text
-from cosim.run.hubparts import HubLink, Journal, gather, place_of
+from cosim.run.hubparts import HubLink, Journal, SideRecords, gather, journal_error, live_view, place_of
 
 PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
 QUERY_TIMEOUT_S = 0.5
+LAST_WORDS_S = 0.5
 
 _OWN_FAULTS = ("bad-frame", "forged-source", "message-in-the-past", "bad-link")
 
@@ -92,7 +94,7 @@ class Hub:
         self._now = [0] * count
         self._granted_at: dict[int, float] = {}
         self._stalled: set[int] = set()
-        self._side: list[tuple[int, int, int, list[Any]]] = []
+        self._side = SideRecords()
         self._finals: dict[int, Any] = {}
         self._replies: dict[int, tuple[float, set[int], list[Any]]] = {}
         self._said_bye: set[int] = set()
@@ -147,6 +149,8 @@ class Hub:
         if self._stop is None:
             self._grant()
         now = time.monotonic()
+        if self.journal.fault is not None and self._stop is None:
+            self._error("run-dir", **journal_error(self.journal.fault, max(self._now)))
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_S
             self._housekeeping(now)
@@ -157,12 +161,18 @@ class Hub:
             if name == "stop":
                 self._end(args[0])
             elif name == "lost":
+                self._last_words(args[0])
                 self._lose(*args)
             elif name == "query":
                 self._query(*args)
             elif name == "release":
                 self._stalled.discard(args[0])
-                self._granted_at[args[0]] = time.monotonic()
+                if args[0] in self._granted_at:  # else it has answered meanwhile
+                    self._granted_at[args[0]] = time.monotonic()
+            elif name == "stalled":
+                self._stalled.discard(args[0])
+                if self._granted_at.get(args[0]) == args[1]:
+                    self._error("worker-stalled", exit_code=4, **args[2])
 
     def _end(self, reason: str) -> None:
         if self._stop is None:
@@ -213,7 +223,7 @@ class Hub:
         elif frame.type is FrameType.LOG:
             if worker in self._foreign:
                 self._foreign[worker].check_side(frame.body[0])
-            self._add_side(frame.body[0])
+            self._side.add(frame.body[0])
         elif frame.type is FrameType.ERROR:
             self._model_error(worker, frame.body)
         elif frame.type is FrameType.BYE and worker in self._foreign:
@@ -277,7 +287,7 @@ class Hub:
             self._blobs[dst].append((worker, blob))
             self._arrival[dst] = min(self._arrival[dst], arrival)
         if side is not None:
-            self._add_side(side)
+            self._side.add(side)
 
     def _grant(self) -> None:
         for worker, seq, bound in self.barrier.grants():
@@ -298,6 +308,16 @@ class Hub:
         except LinkClosed as error:
             # The supervisor knows how the process ended and answers with `lost`.
             self.emit(["unreachable", worker, str(error)])
+
+    def _last_words(self, worker: int) -> None:
+        """Take what a process that has ended had sent before: its report or its error says more than its end."""
+        identity, deadline = self._identity[worker], time.monotonic() + LAST_WORDS_S
+        while worker not in self._lost and worker not in self._finals:
+            item = self.link.receive()
+            if item is not None:
+                self._take(*item)
+            elif not self.link.joined(identity) or time.monotonic() > deadline:
+                return
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -378,7 +398,7 @@ class Hub:
             limit = self._foreign[worker].stall_s if worker in self._foreign else self._stall
             if limit and now - since > limit and worker not in self._stalled:
                 self._stalled.add(worker)
-                self.emit(["stall", worker, now - since])
+                self.emit(["stall", worker, now - since, since, self._now[worker]])
         for number, (deadline, _missing, _found) in list(self._replies.items()):
             if now > deadline:
                 self._reply(number)
@@ -401,16 +421,9 @@ class Hub:
                 exit_code=4,
             )
 
-    def _add_side(self, packed: bytes) -> None:
-        for record in msgpack.unpackb(packed, strict_map_key=False):
-            heappush(self._side, (record[0], record[1], record[2], record))
-
     def _release_side(self, horizon: int) -> None:
-        out = []
-        while self._side and self._side[0][0] < horizon:
-            out.append(heappop(self._side)[3])
-        if out:
-            self.emit(["side", out])
+        for records in self._side.take(horizon):
+            self.emit(["side", records])
 
     # -- the live view -------------------------------------------------------------------------------------------------
 
@@ -434,18 +447,11 @@ class Hub:
     def _reply(self, number: int) -> None:
         _deadline, _missing, found = self._replies.pop(number)
         now = time.monotonic()
-        view = {
-            "workers": [
-                {**w._asdict(), "pid": self._pid.get(w.worker), "running_s": now - self._granted_at.get(w.worker, now)}
-                for w in self.barrier.explain()
-            ],
-            "clocks": [clock for clocks, *_ in found for clock in clocks],
-            "waits": [wait for _clocks, waits, *_ in found for wait in waits],
-            "counters": [entry for _clocks, _waits, counters, _registers in found for entry in counters],
-            "registers": [entry for *_, registers in found for entry in registers],
-            "sim_time_ps": self._horizon(),
-        }
-        self.emit(["reply", number, view])
+        workers = [
+            {**w._asdict(), "pid": self._pid.get(w.worker), "running_s": now - self._granted_at.get(w.worker, now)}
+            for w in self.barrier.explain()
+        ]
+        self.emit(["reply", number, {"workers": workers, **live_view(found), "sim_time_ps": self._horizon()}])
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -471,7 +477,7 @@ class Hub:
         found = gather(self._finals)
         self.messages += found.messages
         for side in found.sides:
-            self._add_side(side)
+            self._side.add(side)
         self._release_side(NEVER)
         complete = len(found.nodes) == len(self.plan.nodes)
         off = complete and all(n["off"] for n in found.nodes.values())

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class HubEnd:
         self._socket = ours
         self._buffer = bytearray()
         self._events: deque[list[Any]] = deque()
+        self._out = bytearray()
+        self._open = True  # whether what is written may go out
+        self._writing = False
         self.child: Child | None = None
 
     async def next(self) -> list[Any] | None:
@@ -67,17 +71,29 @@ class HubEnd:
 
     async def command(self, *command: Any) -> None:
         """Send a command; no effect when the hub is gone."""
-        await self._write(pack_item(list(command)))
+        self._out += pack_item(list(command))
+        await self._flush()
 
-    async def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[self._socket.send(view) :]
-            except BlockingIOError:
-                await anyio.wait_writable(self._socket)
-            except OSError:
-                return
+    async def _flush(self) -> None:
+        """Write what waits, whole items in their order: a task that finds another one writing leaves its item to that one."""
+        if self._writing or not self._open:
+            return
+        self._writing = True
+        try:
+            while self._out:
+                try:
+                    del self._out[: self._socket.send(self._out)]
+                except BlockingIOError:
+                    await anyio.wait_writable(self._socket)
+                except OSError:
+                    self._out.clear()
+        finally:
+            self._writing = False
+
+    def abandon(self) -> None:
+        """Listen no more: `next` gives what is there already, then None. The socket stays open: a task may wait for it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close; a hub process is killed if it still runs."""
@@ -89,11 +105,17 @@ class HubEnd:
 class ProcessHub(HubEnd):
     """A hub process on this host."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = False  # the order is the first thing that the hub reads
+
     async def start(self, order: dict[str, Any], folder: Path) -> None:
-        """Start it and hand it its order (endpoint, plan, journal, limits)."""
+        """Start it and hand it its order (endpoint, plan, journal, limits), then the commands that came before."""
         self.child = start_hub(self.theirs.fileno(), folder)
         self.theirs.close()
-        await self._write(pack_item(order))
+        self._out[:0] = pack_item(order)
+        self._open = True
+        await self._flush()
 
 
 class ThreadHub(HubEnd):

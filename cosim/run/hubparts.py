@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import msgpack
 
 from cosim.core.journal import HEADER, frame_record
 
@@ -20,14 +23,20 @@ class HubLink(Protocol):
 
     def receive(self) -> tuple[bytes, bytes] | None: ...
 
+    def joined(self, identity: bytes) -> bool: ...
+
     def send(self, identity: bytes, frame: bytes) -> None: ...
 
 
 class Journal:
-    """One append-only file per worker: what was delivered to it (G) and what came back (D)."""
+    """One append-only file per worker: what was delivered to it (G) and what came back (D).
+
+    `fault` is why it could not be written (a full disk); nothing is written from then on.
+    """
 
     def __init__(self, folder: Path | None, workers: int) -> None:
         self._files: list[BinaryIO] = []
+        self.fault: OSError | None = None
         if folder is not None:
             for worker in range(workers):
                 file = (folder / f"w{worker}.journal").open("wb", buffering=1 << 16)
@@ -37,18 +46,72 @@ class Journal:
     def add(self, worker: int, tag: bytes, frame: bytes) -> None:
         """Append one frame."""
         if self._files:
-            self._files[worker].write(frame_record(tag + frame))
+            try:
+                self._files[worker].write(frame_record(tag + frame))
+            except OSError as error:
+                self._fail(error)
 
     def flush(self) -> None:
         """Hand what is buffered to the operating system."""
-        for file in self._files:
-            file.flush()
+        try:
+            for file in self._files:
+                file.flush()
+        except OSError as error:
+            self._fail(error)
 
     def close(self) -> None:
         """Flush and close."""
-        for file in self._files:
-            file.close()
-        self._files = []
+        files, self._files = self._files, []
+        for file in files:
+            try:
+                file.close()
+            except OSError as error:
+                self.fault = self.fault or error
+
+    def _fail(self, error: OSError) -> None:
+        self.fault = error
+        self.close()
+
+
+def journal_error(fault: OSError, now: int) -> dict[str, Any]:
+    """The error of a run whose journal could not be written at `now` ps."""
+    return {
+        "what": f"the journal in the run directory must be writable to the end of the run: {fault.strerror}",
+        "node": None,
+        "sim_time_ps": now,
+        "where": "journal",
+        "next_step": "make room, or name a directory on another disk with --run-dir",
+        "exit_code": 2,
+    }
+
+
+class SideRecords:
+    """Side records of all nodes, put into the order of (time, node id, number)."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, int, list[Any]]] = []
+
+    def add(self, packed: bytes) -> None:
+        """Account for the records of one frame."""
+        for record in msgpack.unpackb(packed, strict_map_key=False):
+            heappush(self._heap, (record[0], record[1], record[2], record))
+
+    def take(self, horizon: int) -> Iterator[list[list[Any]]]:
+        """The records below `horizon` (ps), in order, some hundreds at a time."""
+        heap = self._heap
+        while heap and heap[0][0] < horizon:
+            part: list[list[Any]] = []
+            while heap and heap[0][0] < horizon and len(part) < 500:
+                part.append(heappop(heap)[3])
+            yield part
+
+
+def live_view(found: list[Any]) -> dict[str, Any]:
+    """Workers' answers to a query (clocks, waits, counters, registers), each put together."""
+    return {
+        name: [entry for report in found for entry in report[place]]
+        for place, name in enumerate(("clocks", "waits", "counters", "registers"))
+    }
 
 
 class Reports(NamedTuple):

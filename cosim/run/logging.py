@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from cosim.core.time import fmt
+from cosim.run.rundir import unwritable
 
 
 class RunLog:
     """Writes log.jsonl. Events of nodes carry `t_ps` and `node`; those of the supervisor `wall` and ``node="cosim"``."""
 
     def __init__(self, path: Path, run: str) -> None:
-        self._file = path.open("a", buffering=1)
+        self._path = path
+        try:
+            self._file = path.open("a", buffering=1)
+        except OSError as error:
+            raise unwritable(path, error) from None
         self._log = structlog.wrap_logger(
             structlog.WriteLogger(self._file),
             processors=[structlog.processors.JSONRenderer(default=str)],
@@ -32,12 +39,22 @@ class RunLog:
     def node(self, t_ps: int, node: str, event: str, fields: dict[str, Any]) -> None:
         """An event of a node at simulated time `t_ps`."""
         clean = {(f"{k}_" if k in ("event", "t_ps", "node", "t") else k): v for k, v in fields.items()}
-        self._log.info(event, t_ps=t_ps, t=fmt(t_ps), node=node, **clean)
+        with self._writing():
+            self._log.info(event, t_ps=t_ps, t=fmt(t_ps), node=node, **clean)
 
     def own(self, event: str, **fields: Any) -> None:
         """An event of the supervisor."""
-        self._own.info(event, **fields)
+        with self._writing():
+            self._own.info(event, **fields)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._path, error) from None
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._writing():
+            self._file.close()

@@ -84,19 +84,19 @@ class Outcome:
 
     def exit_code(self) -> int:
         """The documented exit code; the first cause decides."""
+        if self.interrupted is not None:  # only ever set while there was no error: what came later is a consequence
+            return self.interrupted.exit_code
         if self.errors:
             return self.errors[0].exit_code
-        if self.interrupted is not None:
-            return self.interrupted.exit_code
         bad = [t for t in self.tests.values() if t.status in ("failed", "unfinished")]
         return EXIT_TEST_FAILED if bad else 0
 
     def status(self) -> str:
         """ "passed", "failed", "error" or "interrupted"."""
-        if self.errors:
-            return "error"
         if self.interrupted is not None:
             return "interrupted"
+        if self.errors:
+            return "error"
         return "passed" if self.exit_code() == 0 else "failed"
 
     def finish(self, wall_s: float) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Outcome:
         report = self.report or {}
         nodes: dict[str, Any] = report.get("nodes", {})
         complete = bool(report.get("complete"))
-        causes = [*self.errors, *([self.interrupted] if self.interrupted else [])]
+        causes = [*([self.interrupted] if self.interrupted else []), *self.errors]
         entries: list[ErrorEntry] = [error.as_dict() for error in causes]
         return {
             "status": self.status(),

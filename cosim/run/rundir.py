@@ -12,12 +12,15 @@ import shutil
 import stat
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from cosim.errors import UsageError
+from cosim.link.base import IPC_PATH_MAX
 
 LATEST = "latest"
+_SOCKET_ROOM = len("/cosim-12345678/control")
 
 
 class RunDir:
@@ -52,26 +55,48 @@ class RunDir:
         return cls(path.absolute())
 
     def write(self, name: str, data: str | dict[str, Any]) -> None:
-        """Write a file whole: to a temporary name, then renamed."""
+        """Write a file whole: to a temporary name, then renamed. UsageError when the disk does not take it."""
         text = data if isinstance(data, str) else json.dumps(data, indent=1) + "\n"
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_text(text)
+            temporary.replace(self.path / name)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise unwritable(self.path / name, error) from None
 
     def console(self, name: str, text: str) -> None:
-        """Append to console/NAME.log."""
-        file = self._consoles.get(name)
-        if file is None:
-            safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
-            file = self._consoles[name] = (self.path / "console" / f"{safe}.log").open("a")
-        file.write(text)
-        file.flush()
+        """Append to console/NAME.log. UsageError when the disk does not take it."""
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
+        path = self.path / "console" / f"{safe}.log"
+        try:
+            file = self._consoles.get(name)
+            if file is None:
+                file = self._consoles[name] = path.open("a", errors="backslashreplace")
+            file.write(text)
+            file.flush()
+        except OSError as error:
+            raise unwritable(path, error) from None
 
     def close(self) -> None:
         """Close the console files."""
-        for file in self._consoles.values():
-            file.close()
-        self._consoles = {}
+        files, self._consoles = self._consoles, {}
+        for name, file in files.items():
+            try:
+                file.close()
+            except OSError as error:
+                raise unwritable(self.path / "console" / name, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """The error for a file of a run directory that the system does not let us write: a full disk, a quota."""
+    return UsageError(
+        f"run directory must be writable to the end of the run: {error.strerror}",
+        code="run-dir",
+        where=str(path),
+        next_step="make room, or name a directory on another disk with --run-dir",
+    )
 
 
 def registers_text(registers: list[tuple[str, dict[str, dict[str, int]], str]]) -> str:
@@ -99,17 +124,31 @@ def _timestamped(parent: Path) -> Path:
 
 
 def socket_dir() -> Path:
-    """A new 0700 directory with a short path for sockets: below $XDG_RUNTIME_DIR, else a temporary one.
+    """A new 0700 directory with a short path for sockets: below $XDG_RUNTIME_DIR if it is ours, else a temporary one.
 
     Raises:
-        UsageError: $XDG_RUNTIME_DIR belongs to another user, or nothing can be made.
+        UsageError: in none of them could one be made.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base:
         found = os.stat(base) if os.path.isdir(base) else None
         if found is None or found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
             base = None
-    return Path(tempfile.mkdtemp(prefix="cosim-", dir=base))
+    reasons = []
+    for folder in filter(None, (base, tempfile.gettempdir(), "/tmp")):
+        if len(os.fsencode(os.path.abspath(folder))) > IPC_PATH_MAX - _SOCKET_ROOM:
+            reasons.append(f"{folder} is too long for a socket's path")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix="cosim-", dir=folder))
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+    raise UsageError(
+        f"a directory for sockets must be made below $XDG_RUNTIME_DIR, $TMPDIR or /tmp: {'; '.join(reasons)}",
+        code="socket-dir",
+        where="start-up",
+        next_step="set XDG_RUNTIME_DIR to a directory of yours with a short path",
+    )
 
 
 def remove_socket_dir(path: Path) -> None:

@@ -11,6 +11,8 @@ import os
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ import anyio.abc
 
 from cosim.core.plan import NodePlan, Plan
 from cosim.core.time import fmt
-from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError
+from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError, UsageError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
 from cosim.run.attached import Attached
 from cosim.run.control import serve
@@ -36,7 +38,7 @@ END_TIMEOUT_S = 4.0
 _SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
 LINKS = tuple(_SCHEMES)
 STARTS = ("fork", "exec")
-_FAULTS: dict[int, type[CosimError]] = {3: NodeError, 4: PeerError, 5: InternalError}
+_FAULTS: dict[int, type[CosimError]] = {2: UsageError, 3: NodeError, 4: PeerError, 5: InternalError}
 
 
 class Limits(NamedTuple):
@@ -100,7 +102,7 @@ class Supervisor:
         self._stop_sent = False
         self._queries: dict[int, anyio.Event] = {}
         self._views: dict[int, dict[str, Any]] = {}
-        self._cpu: dict[int, float] = {}
+        self._cpu: dict[int, tuple[int, float]] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -148,6 +150,8 @@ class Supervisor:
         await self._hub.start(order, path / "workers")
         assert self._hub.child is not None
         self.children.append(self._hub.child)
+        if self._stop_sent:
+            return  # ended before it began: no worker is needed
         with anyio.move_on_after(join) as self._starting:
             if self.start == "fork":
                 await self._fork(group, endpoint)
@@ -160,7 +164,7 @@ class Supervisor:
                 where="start-up",
                 next_step="a slow machine needs a longer --join-limit; see workers/forkserver.stderr in the run directory",
             )
-        for worker, node in self._attached.nodes.items():
+        for worker, node in {} if self._stop_sent else self._attached.nodes.items():
             self._attach(group, worker, node)
 
     def _attach(self, group: anyio.abc.TaskGroup, worker: int, node: NodePlan) -> None:
@@ -208,8 +212,8 @@ class Supervisor:
             self.log.own("workers are started by exec", reason=how)
 
     async def _watch(self, worker: int, child: Child) -> None:
-        status = await child.wait()
-        if not self._ending and (status != 0 or worker >= self._local):
+        await child.wait()
+        if not self._ending:
             await anyio.sleep(0.05)  # what it said last is on its way through the hub
             await self._hub.command("lost", worker, child.how_it_ended())
 
@@ -254,7 +258,7 @@ class Supervisor:
             elif name == "end":
                 self.outcome.report = args[0]
                 return
-        if self.outcome.report is None and not self.outcome.errors:
+        if self.outcome.report is None and not self.outcome.errors and self.outcome.interrupted is None:
             if self._hub.child is not None:
                 with anyio.move_on_after(1.0):
                     await self._hub.child.wait()
@@ -293,7 +297,7 @@ class Supervisor:
 
     def _own_fault(self, errors: BaseExceptionGroup[BaseException]) -> None:
         text = "".join(traceback.format_exception(errors))
-        self.log.own("supervisor fault", traceback=text)
+        self._attempt(lambda: self.log.own("supervisor fault", traceback=text))
         self.outcome.errors.append(
             InternalError(
                 f"the supervisor failed: {errors.exceptions[0]!r}",
@@ -314,30 +318,55 @@ class Supervisor:
             child.close()
 
     def _finish(self) -> None:
+        """End what is left, make the result, fire `done`: whatever fails on the way is one more error of the run."""
+        began, report = self.started, self.outcome.report
         for child in self.children:
-            child.close()
-        self._hub.close()
+            self._attempt(child.close)
+        self._attempt(self._hub.close)
         if self._sockets is not None:
             remove_socket_dir(self._sockets)
-        self.outcome.judge()
-        self.result = self.outcome.finish(time.monotonic() - self.started)
+        self._attempt(self.outcome.judge)
+        if report is not None and report["registers"]:
+            self._attempt(lambda: self.directory.write("registers.json", registers_text(report["registers"])))
+        if report is not None and report["complete"]:
+            self._attempt(lambda: self.directory.write(TRAFFIC_FILE, self._traffic(report).text()))
+        self._attempt(lambda: self.directory.write("latencies.csv", self.outcome.pairing.csv()))
+        self._attempt(self.directory.close)
+        for error in list(self.outcome.errors):
+            self._attempt(partial(self.log.own, "error", **error.as_dict()))
+        self.result = self.outcome.finish(time.monotonic() - began)
+        self._attempt(
+            lambda: self.log.own("run ends", status=self.outcome.status(), digest=self.result and self.result["digest"])
+        )
+        self._attempt(self.log.close)
+        self._attempt(self._write_result)
+        self.result = self.outcome.finish(time.monotonic() - began)
         self.state = self.result["status"]
         self.counters = Counter(self.result["counters"])
-        for error in self.outcome.errors:
-            self.log.own("error", **error.as_dict())
-        self.log.own("run ends", status=self.result["status"], digest=self.result["digest"])
-        if self.outcome.report is not None and self.outcome.report["registers"]:
-            self.directory.write("registers.json", registers_text(self.outcome.report["registers"]))
-        if self.outcome.report is not None and self.outcome.report["complete"]:
-            self.directory.write(TRAFFIC_FILE, self._traffic(self.outcome.report).text())
-        self.directory.write("latencies.csv", self.outcome.pairing.csv())
-        self.directory.write("result.json", self.result)
-        self._write_state()
-        self.directory.close()
-        self.log.close()
+        self._attempt(self._write_state)
         self._show("end", **self.result)
         self._send.close()
         self.done.set()
+
+    def _write_result(self) -> None:
+        self.directory.write("result.json", self.outcome.finish(time.monotonic() - self.started))
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """Do one step of the end; the same error from several of them is one."""
+        try:
+            step()
+        except CosimError as error:
+            if all(known.code != error.code for known in self.outcome.errors):
+                self.outcome.errors.append(error)
+        except Exception as error:
+            self.outcome.errors.append(
+                InternalError(
+                    f"the end of the run failed: {error!r}",
+                    code="supervisor-fault",
+                    where="supervisor",
+                    next_step="this is a fault of cosim: please report it with log.jsonl",
+                )
+            )
 
     def _traffic(self, report: dict[str, Any]) -> Traffic:
         names = [node.name for node in self.plan.nodes]
@@ -386,13 +415,15 @@ class Supervisor:
         self.outcome.errors.append(error)
         self._show("error", **error.as_dict())
 
-    async def _stall(self, worker: int, seconds: float) -> None:
+    async def _stall(self, worker: int, seconds: float, since: float, sim_time_ps: int) -> None:
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
         if self.in_process:
             return  # one process: its threads share the caller's clock, and the caller can see
         child = self._child(worker)
         cpu, state = (0.0, "unknown") if child is None else child.cpu_and_state()
-        before = self._cpu.setdefault(worker, cpu)
+        if self._cpu.get(worker, (-1, 0.0))[0] != sim_time_ps:
+            self._cpu[worker] = (sim_time_ps, cpu)  # the first look at this grant
+        before = self._cpu[worker][1]
         first = self.plan.nodes[self.plan.groups[worker][0]]
         own = None if first.external is None else first.external["wall_limit_ms"]
         limit = self.limits.stall_s if own is None else own / 1000
@@ -400,20 +431,16 @@ class Supervisor:
             await self._hub.command("release", worker)
             return
         nodes = ", ".join(self.plan.nodes[n].name for n in self.plan.groups[worker][:4])
-        self.outcome.errors.append(
-            PeerError(
-                f"{nodes} must answer a grant within {limit:.0f} s, and has not for {seconds:.0f} s "
-                f"(process state {state}, {cpu - before:.1f} s of CPU since)",
-                code="worker-stalled",
-                node=first.name,
-                sim_time_ps=self.progress["sim_time_ps"],
-                where=f"worker w{worker}, pid {child.pid if child is not None else 'unknown'}",
-                next_step="look at that process (py-spy dump, gdb); a longer limit is --stall-limit (or wall_limit of an "
-                "external node), 0 switches it off",
-            )
-        )
-        self._stop_sent = True
-        await self._hub.command("stop", "stop")  # its farewell has a limit of its own
+        error = {
+            "what": f"{nodes} must answer a grant within {limit:.0f} s, and has not for {seconds:.0f} s "
+            f"(process state {state}, {cpu - before:.1f} s of CPU since)",
+            "node": first.name,
+            "sim_time_ps": sim_time_ps,
+            "where": f"worker w{worker}, pid {child.pid if child is not None else 'unknown'}",
+            "next_step": "look at that process (py-spy dump, gdb); a longer limit is --stall-limit (or wall_limit of an "
+            "external node), 0 switches it off",
+        }
+        await self._hub.command("stalled", worker, since, error)  # no effect when the answer has come meanwhile
 
     # -- control -------------------------------------------------------------------------------------------------------
 
@@ -429,8 +456,9 @@ class Supervisor:
         self._stop_sent = True
         if self._starting is not None:
             self._starting.cancel()  # no effect once all workers are there
-        await self._hub.command("stop", "stop")
         deadline = anyio.current_time() + END_TIMEOUT_S
+        with anyio.move_on_after(END_TIMEOUT_S):
+            await self._hub.command("stop", "stop")
         while not self.done.is_set() and anyio.current_time() < deadline:
             await anyio.sleep(0.02)
         if not self.done.is_set():
@@ -440,8 +468,7 @@ class Supervisor:
         self._ending = True
         for child in self.children:
             child.kill()
-        if self.in_process:
-            self._hub.close()
+        self._hub.abandon()
 
     async def view(self, registers: bool = False) -> dict[str, Any]:
         """The hub's view: per worker what it does or waits for; clocks; the waits of tasks; register values if asked for."""

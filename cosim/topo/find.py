@@ -28,8 +28,16 @@ def find_topology(name: str) -> Path:
     nearest shipped name if there is no such file.
     """
     given = Path(name)
-    if given.is_file():
-        return given
+    try:
+        if given.is_file():
+            return given
+    except OSError as error:
+        raise TopologyError(
+            f"topology must be a readable file: {error.strerror}",
+            code="topology-unreadable",
+            where=name if len(name) < 200 else f"{name[:200]}...",
+            next_step="check the path and the rights of its folders",
+        ) from None
     shipped = shipped_topologies()
     if shipped is not None and given.parent in (Path("."), Path("topologies")):
         inside = shipped / (given.name if given.suffix in (".yaml", ".yml") else f"{given.name}.yaml")

@@ -105,3 +105,17 @@ class Loops(Node):
         await self.sleep(us(1))
         while True:
             await self.sleep(0)
+
+
+class Chatters(Ring):
+    """Prints a kilobyte at each of many instants, more than a frame takes in one grant."""
+
+    def start(self) -> None:
+        """The first line."""
+        self.after(ns(1), self.chatter, 0)
+
+    def chatter(self, n: int) -> None:
+        """A line, and the next one a nanosecond later."""
+        self.console("chatter", f"{n:07d} {'x' * 1000}\n")
+        if n < 20_000:
+            self.after(ns(1), self.chatter, n + 1)
