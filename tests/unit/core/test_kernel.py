@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cosim.core.kernel import Kernel, LinkEnd, ModelFault
+from cosim.core.kernel import MAX_LEAVING_PER_GRANT, Kernel, LinkEnd, ModelFault
 from cosim.core.message import Protocol, Record
+from cosim.core.tasks import MAX_STEPS_AT_ONE_INSTANT
 from cosim.core.time import NEVER
 
 TEST = Protocol("kernel-test", 900, [("A", 30, ("n",)), ("B", 40, ("n",))])
@@ -198,3 +199,73 @@ def test_a_node_that_is_off_gets_nothing_more() -> None:
     report = kernel.grant(1000)
     assert node.seen == neighbour.seen == []
     assert report.next_event == NEVER
+
+
+class Word(str):
+    """A text of a class of its own."""
+
+
+class Number(int):
+    """A number of a class of its own."""
+
+
+@pytest.mark.parametrize("link", [0, 2])
+def test_fields_are_the_receivers_own(link: int) -> None:
+    """A receiver gets what was sent, as tuples and bytes, here as on another worker, whatever the sender does to it later."""
+    kernel, _, neighbour = make()
+    data, values = bytearray(b"ab"), [1, Word("w"), Number(2)]
+
+    def send() -> None:
+        kernel.send(0, link, TEST.A.code, ((data, values, None, True),))
+        data[0] = 0
+        values.append(9)
+
+    kernel.at(0, 5, send)
+    report = kernel.grant(1000)
+    fields = neighbour.seen[0][2] if link == 2 else report.batches[0].records[0].fields
+    assert fields == ((b"ab", (1, "w", 2), None, True),)
+    assert [type(value) for value in fields[0][1]] == [int, str, int]
+
+
+@pytest.mark.parametrize("link", [0, 2])
+def test_a_field_that_cannot_travel_is_the_senders_fault(link: int) -> None:
+    """A float is refused at the send, also to a node of the same worker."""
+    kernel, _, _ = make()
+    kernel.at(0, 5, lambda: kernel.send(0, link, TEST.A.code, (0.5,)))
+    assert rule_of(kernel) == "bad-send"
+
+
+def test_an_answer_before_the_frame_is_full() -> None:
+    """After many messages to others a worker answers, though nothing limits it; none is lost."""
+    kernel, node, _ = make()
+    kernel = Kernel(0, [node], {0: LINKS[0]}, {}, {})
+    for time in range(3 * MAX_LEAVING_PER_GRANT):
+        kernel.at(0, time, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    sent, answers = 0, 0
+    while kernel.initial()[0] < NEVER:
+        report = kernel.grant(NEVER - 1)
+        sent += sum(len(batch.records) for batch in report.batches)
+        answers += 1
+    assert (sent, answers) == (3 * MAX_LEAVING_PER_GRANT, 3)
+
+
+def test_the_limit_of_steps_does_not_know_the_neighbours() -> None:
+    """A node that takes too many steps at an instant is found, alone on its worker or not; two that share the limit are not."""
+
+    def busy(kernel: Kernel, node: int, steps: int) -> None:
+        for _ in range(steps):
+            kernel.at(node, 7, lambda: None)
+
+    for nodes in ([Scripted(0)], [Scripted(0), Scripted(2)]):
+        kernel = Kernel(0, nodes, {}, {}, {})
+        busy(kernel, 0, MAX_STEPS_AT_ONE_INSTANT + 1)
+        with pytest.raises(ModelFault) as caught:
+            for _ in range(3):
+                kernel.grant(1000)
+        assert caught.value.rule == "zero-time-loop"
+    kernel = Kernel(0, [Scripted(0), Scripted(2)], {}, {}, {})
+    busy(kernel, 0, MAX_STEPS_AT_ONE_INSTANT - 1)
+    busy(kernel, 2, MAX_STEPS_AT_ONE_INSTANT - 1)
+    while kernel.initial()[0] < NEVER:
+        kernel.grant(1000)
+    assert kernel.events == 2 * (MAX_STEPS_AT_ONE_INSTANT - 1)

@@ -273,3 +273,28 @@ def test_lock_is_first_come_first_served() -> None:
         gates[n].set(None)
         scheduler.drain()
     assert not lock.held
+
+
+def test_a_cancelled_task_does_not_keep_a_lock() -> None:
+    """A task that is cancelled while it waits for a lock, or when it has just been given it, leaves it to the next."""
+    scheduler, seen, lock, gate = Scheduler(), [], Lock("the lock"), Future[None]()
+
+    async def holder() -> None:
+        async with lock:
+            await gate
+        given.cancel()
+
+    async def body(name: str) -> None:
+        async with lock:
+            seen.append(name)
+
+    scheduler.spawn(holder(), "holder")
+    given = scheduler.spawn(body("given"), "given")
+    waits = scheduler.spawn(body("waits"), "waits")
+    scheduler.spawn(body("next"), "next")
+    scheduler.drain()
+    waits.cancel()
+    gate.set(None)
+    scheduler.drain()
+    assert seen == ["next"]
+    assert not lock.held
