@@ -150,13 +150,16 @@ class Worker:
                 raise WireError(f"a worker must get GRANT, QUERY or BYE, not {frame.type.name}")
 
     def _grant(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...]) -> int:
-        self._seq += 1
-        if seq != self._seq:
+        if seq:  # else it only delivers
+            self._seq += 1
+        if seq not in (0, self._seq):
             raise WireError(f"GRANT must have sequence number {self._seq}, not {seq}")
         kernel = self.kernel
         try:
             for worker, blob in batches:
                 kernel.take(unpack_records(blob), worker, self._worker_of)
+            if not seq:
+                return 0
             report = kernel.grant(bound)
         except ModelFault as fault:
             return self._fail(fault, _traceback())

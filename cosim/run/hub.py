@@ -30,7 +30,7 @@ from cosim.core.plan import Plan
 from cosim.core.time import NEVER, fmt
 from cosim.link.base import LinkClosed
 from cosim.run.foreign import Refusal, foreign_nodes, frame_text
-from cosim.run.hubparts import HubLink, Journal, SideRecords, gather, journal_error, live_view, place_of
+from cosim.run.hubparts import HubLink, Journal, SideRecords, gather, grant_frames, journal_error, live_view, place_of
 
 PROGRESS_S = 0.1
 BYE_TIMEOUT_S = 3.0
@@ -39,8 +39,7 @@ LAST_WORDS_S = 0.5
 
 _OWN_FAULTS = ("bad-frame", "forged-source", "message-in-the-past", "bad-link")
 
-# Bound once: an attribute of an enum class costs a call each time.
-_DONE, _GRANT = FrameType.DONE, FrameType.GRANT
+_DONE = FrameType.DONE  # bound once: an attribute of an enum class costs a call each time
 
 Emit = Callable[[list[Any]], None]
 
@@ -293,14 +292,15 @@ class Hub:
         for worker, seq, bound in self.barrier.grants():
             if worker in self._foreign:
                 self._foreign[worker].granted(self._blobs[worker])
-            frame = encode(_GRANT, seq, bound, self._blobs[worker])
+            frames = grant_frames(seq, bound, self._blobs[worker], whole=worker in self._foreign)
             self._next[worker] = min(self._next[worker], self._arrival[worker])
             self._blobs[worker] = []
             self._arrival[worker] = NEVER
-            self.journal.add(worker, b"G", frame)
             self._granted_at[worker] = time.monotonic()
             self.grants += 1
-            self._send(worker, frame)
+            for frame in frames:
+                self.journal.add(worker, b"G", frame)
+                self._send(worker, frame)
 
     def _send(self, worker: int, frame: bytes) -> None:
         try:

@@ -9,7 +9,11 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import msgpack
 
+from cosim.core.codec import FrameType, encode
 from cosim.core.journal import HEADER, frame_record
+
+DELIVERY_BYTES = 8 << 20
+"""Most bytes of messages in one GRANT, but for a blob that has more by itself: half of what a frame may have."""
 
 
 class HubLink(Protocol):
@@ -71,6 +75,21 @@ class Journal:
     def _fail(self, error: OSError) -> None:
         self.fault = error
         self.close()
+
+
+def grant_frames(seq: int, bound: int, blobs: list[tuple[int, bytes]], *, whole: bool) -> list[bytes]:
+    """A GRANT; before it, unless it must be `whole`, grants of sequence number 0, which only deliver what is too much for one
+    frame: a worker that others hold back has no limit on what waits for it."""
+    frames = []
+    if len(blobs) > 1 and not whole:
+        first = size = 0
+        for place, (_worker, blob) in enumerate(blobs):
+            if size and size + len(blob) > DELIVERY_BYTES:
+                frames.append(encode(FrameType.GRANT, 0, 0, blobs[first:place]))
+                first, size = place, 0
+            size += len(blob)
+        blobs = blobs[first:]
+    return [*frames, encode(FrameType.GRANT, seq, bound, blobs)]
 
 
 def journal_error(fault: OSError, now: int) -> dict[str, Any]:

@@ -319,7 +319,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         """End what is left, make the result, fire `done`: whatever fails on the way is one more error of the run."""
-        began, report = self.started, self.outcome.report
+        wall_s, report = time.monotonic() - self.started, self.outcome.report
         for child in self.children:
             self._attempt(child.close)
         self._attempt(self._hub.close)
@@ -334,22 +334,19 @@ class Supervisor:
         self._attempt(self.directory.close)
         for error in list(self.outcome.errors):
             self._attempt(partial(self.log.own, "error", **error.as_dict()))
-        self.result = self.outcome.finish(time.monotonic() - began)
+        self.result = self.outcome.finish(wall_s)
         self._attempt(
             lambda: self.log.own("run ends", status=self.outcome.status(), digest=self.result and self.result["digest"])
         )
         self._attempt(self.log.close)
-        self._attempt(self._write_result)
-        self.result = self.outcome.finish(time.monotonic() - began)
+        self._attempt(lambda: self.directory.write("result.json", self.outcome.finish(wall_s)))
+        self.result = self.outcome.finish(wall_s)
         self.state = self.result["status"]
         self.counters = Counter(self.result["counters"])
         self._attempt(self._write_state)
         self._show("end", **self.result)
         self._send.close()
         self.done.set()
-
-    def _write_result(self) -> None:
-        self.directory.write("result.json", self.outcome.finish(time.monotonic() - self.started))
 
     def _attempt(self, step: Callable[[], object]) -> None:
         """Do one step of the end; the same error from several of them is one."""

@@ -13,12 +13,29 @@ from pathlib import Path
 
 import pytest
 
-from cosim.core.codec import FrameType, encode
+from cosim.core.codec import LIMITS, FrameType, decode, encode
 from cosim.core.plan import NodePlan, Plan
 from cosim.core.time import NEVER
 from cosim.link.memory_link import Switch
 from cosim.run.hub import Hub
+from cosim.run.hubparts import grant_frames
 from tests.support.runs import ROOT, command, cosim, environment, result, ring, start, up, wait_running
+
+_FLOW = """\
+name: flow
+doc: a source that waits for nobody, a slow one, and their sink
+system:
+  nodes:
+    - {name: sink, kind: sink}
+    - {name: slow, kind: source, params: {blocks: 1, wait_s: 3}}
+    - {name: source, kind: source, params: {blocks: 12000, wait_s: 0}}
+  links:
+    - {from: source.out, to: sink.into, latency: 10ns}
+    - {from: slow.out, to: sink.into, latency: 10ns}
+models:
+  sink: tests.support.models:Sink
+  source: tests.support.models:Source
+"""
 
 
 @pytest.mark.parametrize("workers", ["per-node", "0"])
@@ -46,11 +63,18 @@ def test_a_full_disk(tmp_path: Path, workers: str) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
-    options = ("--allow-models", "tests.support", "--run-dir", tmp_path / "run", "--workers", workers, "--json")
+    options: list[str | Path] = [
+        "--allow-models",
+        "tests.support",
+        "--run-dir",
+        tmp_path / "run",
+        "--workers",
+        workers,
+        "--json",
+    ]
     kind = "Chatters" if workers == "0" else "Ring"  # the console, or the journal
-    options += ("--set", "rounds=100000") if workers == "per-node" else ()
     process = subprocess.run(
-        command("up", ring(tmp_path, kind), *options),
+        command("up", ring(tmp_path, kind), *options, "--set", "rounds=100000"),
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -191,3 +215,24 @@ def test_more_text_in_one_grant_than_a_frame_takes(tmp_path: Path, workers: str)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "run" / "console" / "chatter.log").read_text().splitlines()
     assert [int(line[:7]) for line in lines] == list(range(20_001))
+
+
+def test_a_long_wait_is_delivered_in_parts() -> None:
+    """What waits for a worker that others hold back may outgrow a frame: all of it goes out in order, the grant last."""
+    blobs = [(n, bytes(3 << 20)) for n in range(13)]
+    frames = grant_frames(7, 50, blobs, whole=False)
+    assert all(len(frame) < LIMITS.max_frame for frame in frames)
+    bodies = [decode(frame).body for frame in frames]
+    assert [body[:2] for body in bodies] == [(0, 0)] * (len(bodies) - 1) + [(7, 50)]
+    assert [batch[0] for body in bodies for batch in body[2]] == list(range(13))
+
+
+def test_a_sink_that_is_held_back(tmp_path: Path) -> None:
+    """A fast source, a slow third node and their common sink: one digest, whether 48 MiB wait at the hub or none."""
+    (tmp_path / "flow.yaml").write_text(_FLOW)
+    digests = []
+    for workers in ("0", "per-node"):
+        done = up(tmp_path / "flow.yaml", tmp_path / workers, "--workers", workers, "--json")
+        assert done.returncode == 0, done.stderr
+        digests.append(json.loads(done.stdout)["digest"])
+    assert digests[0] == digests[1]

@@ -119,3 +119,34 @@ class Chatters(Ring):
         self.console("chatter", f"{n:07d} {'x' * 1000}\n")
         if n < 20_000:
             self.after(ns(1), self.chatter, n + 1)
+
+
+class Source(Node):
+    """Sends 4 KiB each nanosecond, `blocks` times; the first takes `wait_s` seconds of wall time."""
+
+    kind = "source"
+    out = Channel(TOKEN)
+
+    def start(self) -> None:
+        """The first block."""
+        self.after(ns(1), self.block, 1)
+
+    def block(self, n: int) -> None:
+        """A block, and the next one a nanosecond later."""
+        if n == 1:
+            time.sleep(self.params["wait_s"])
+        self.out.send(None, TOKEN.Token, n.to_bytes(4096, "little"))
+        if n < self.params["blocks"]:
+            self.after(ns(1), self.block, n + 1)
+
+
+class Sink(Node):
+    """Takes whatever comes."""
+
+    kind = "sink"
+    into = Channel(TOKEN)
+
+    @on(TOKEN.Token)
+    def token(self, _peer: Peer, data: bytes) -> None:
+        """Count."""
+        self.count["bytes"] += len(data)
