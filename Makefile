@@ -53,7 +53,9 @@ endef
 $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(call install,requirements/run.txt)
 
-$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
+# The extra `rtl` too: cocotb, with which the tests run RTL where Icarus is installed.
+$(VENV)/dev.stamp: requirements/dev.txt requirements/rtl.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/rtl.txt
 	$(call install,requirements/dev.txt)
 
 $(VENV)/docs.stamp: requirements/docs.txt pyproject.toml | $(BIN)/python
@@ -111,6 +113,7 @@ PIP_COMPILE := pip-compile --quiet --generate-hashes --no-emit-index-url --no-em
 requirements:
 	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c requirements/dev.txt --output-file requirements/rtl.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra bench -c requirements/run.txt --output-file requirements/bench.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
 
