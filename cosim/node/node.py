@@ -9,7 +9,7 @@ does not come from `self.rng`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -174,6 +174,8 @@ class Node:
     _ports: ClassVar[dict[str, Port]] = {}
     counters: ClassVar[tuple[str, ...]] = ()
     """Counters that are reported also when they are 0."""
+    parameters: ClassVar[Mapping[str, type]] = {}
+    """Names and types (int, bool, str, list, dict) of the parameters that a topology may give; empty: not checked."""
     promising: ClassVar[bool] = False
     """Whether this class overrides `promise`; the kernel asks only those."""
 

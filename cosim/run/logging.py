@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class RunLog:
             yield
         except OSError as error:
             raise unwritable(self._path, error) from None
+
+    def error(self, entry: Mapping[str, Any]) -> None:
+        """An error of the run, under ``node="cosim"``; `about` names the node that it concerns."""
+        self._own.error("error", **{("about" if name == "node" else name): value for name, value in entry.items()})
 
     def close(self) -> None:
         """Close the file."""

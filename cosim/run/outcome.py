@@ -37,6 +37,8 @@ class Outcome:
     errors: list[CosimError] = field(default_factory=list)
     interrupted: CosimError | None = None
     report: dict[str, Any] | None = None
+    progress: dict[str, int] = field(default_factory=dict)
+    """As last heard from the hub: what stands in for the report of a run that did not get to its end."""
 
     def __post_init__(self) -> None:
         self.tests = {name: TestRecord(name) for name in self.plan.tests}
@@ -115,17 +117,27 @@ class Outcome:
             "parameters": self.plan.parameters,
             "nodes": len(self.plan.nodes),
             "workers": self.workers,
-            "sim_time_ps": report.get("sim_time_ps", 0),
+            "sim_time_ps": self._reached(report, complete),
             "wall_s": round(wall_s, 3),
-            "events": report.get("events", 0),
-            "grants": report.get("grants", 0),
-            "messages": report.get("messages", 0),
+            "events": self._figure(report, "events", complete),
+            "grants": self._figure(report, "grants", complete),
+            "messages": self._figure(report, "messages", complete),
             "tests": [self._test(test, nodes) for test in self.tests.values()],
             "counters": {f"{n}.{c}": v for n, e in sorted(nodes.items()) for c, v in sorted(e["counters"].items())},
             "latency_ps": self.pairing.latencies(),
             "paths": self.pairing.paths(),
             "errors": entries,
         }
+
+    def _figure(self, report: dict[str, Any], name: str, complete: bool) -> int:
+        """A figure of the report; of a run without a whole one, the furthest that was heard."""
+        value: int = report.get(name, 0)
+        return value if complete else max(value, self.progress.get(name, 0))
+
+    def _reached(self, report: dict[str, Any], complete: bool) -> int:
+        """Simulated time (ps) of the end; of a run that failed, the furthest that anybody told of."""
+        reached = self._figure(report, "sim_time_ps", complete)
+        return reached if complete else max([reached, *(e.sim_time_ps for e in self.errors if e.sim_time_ps)])
 
     def _test(self, test: TestRecord, nodes: dict[str, Any]) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": test.name, "status": test.status, "detail": test.detail}

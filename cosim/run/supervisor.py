@@ -333,7 +333,8 @@ class Supervisor:
         self._attempt(lambda: self.directory.write("latencies.csv", self.outcome.pairing.csv()))
         self._attempt(self.directory.close)
         for error in list(self.outcome.errors):
-            self._attempt(partial(self.log.own, "error", **error.as_dict()))
+            self._attempt(partial(self.log.error, error.as_dict()))
+        self.outcome.progress = self.progress
         self.result = self.outcome.finish(wall_s)
         self._attempt(
             lambda: self.log.own("run ends", status=self.outcome.status(), digest=self.result and self.result["digest"])

@@ -59,7 +59,16 @@ class Catalogue:
             if not (isinstance(found, type) and issubclass(found, Node)):
                 raise ModelUnavailable(f"{name} is not a subclass of cosim.api.Node")
             self._ports[model] = dict(found._ports)
+            self._parameters[model] = dict(found.parameters)
         return self._ports[model]
+
+    @cached_property
+    def _parameters(self) -> dict[str, dict[str, type]]:
+        return {}
+
+    def parameters(self, model: str) -> dict[str, type]:
+        """Parameters that the class declares, after `ports` has loaded it; empty: it takes whatever comes."""
+        return self._parameters.get(model, {})
 
 
 def allowed(model: str, prefixes: Sequence[str]) -> bool:

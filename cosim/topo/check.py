@@ -15,6 +15,12 @@ from cosim.topo.external import Externals
 from cosim.topo.load import Source
 from cosim.topo.schema import ExternalSpec, ModelSpec
 
+_NAMES: dict[type, str] = {int: "an integer", bool: "true or false", str: "a text", list: "a list", dict: "a map"}
+
+
+def _is_a(value: Any, expected: type) -> bool:
+    return isinstance(value, expected) and (expected is not int or not isinstance(value, bool))
+
 
 class Checker:
     """Checks a machine; errors go to the expander's list.
@@ -87,6 +93,7 @@ class Checker:
             elif key not in refused and ("models", node.kind) not in self.source.broken:
                 self._installed(node)
         self._load()
+        self._parameters()
 
     def _external(self, key: str, node: NodeItem, spec: ExternalSpec) -> bool:
         """Account for a node that a foreign process plays; whether its block is right."""
@@ -176,6 +183,33 @@ class Checker:
                 code="model-import",
                 next_step="mend or install that module",
             )
+
+    def _parameters(self) -> None:
+        """Names and types of what `params` gives, where the model declares what it takes."""
+        said: set[tuple[Any, ...]] = set()
+        for name, model in self.models.items():
+            declared = self.catalogue.parameters(model)
+            node = self.nodes[name]
+            for key, value in node.params.items() if declared else ():
+                path = (*node.path, "params", key)
+                expected = declared.get(key)
+                if path in said or (expected is not None and _is_a(value, expected)):
+                    continue
+                said.add(path)
+                if expected is None:
+                    self.report(
+                        f"parameter {key!r} is not one of a {node.kind}",
+                        path,
+                        key=True,
+                        code="unknown-parameter",
+                        next_step=did_you_mean(key, declared),
+                    )
+                else:
+                    self.report(
+                        f"parameter {key} of a {node.kind} must be {_NAMES[expected]}, not {value!r}",
+                        path,
+                        code="wrong-type",
+                    )
 
     def _tests(self) -> None:
         for name, test in self.source.spec.tests.items():

@@ -35,12 +35,13 @@ def error_text(entry: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> Table:
-    """Per test: status, interrupts delivered directly and by list register, hypervisor exits, latency p50 and p99."""
+    """Per test: status, interrupts delivered directly and by list register (LR), hypervisor exits, latency p50 and p99.
+
+    Fits 80 columns.
+    """
     table = grid()
-    for column in ("test", "status", "interrupts", "direct", "list register", "exits", "latency p50", "p99"):
-        table.add_column(
-            column, justify="left" if column in ("test", "status", "interrupts") else "right", no_wrap=True
-        )
+    for column in ("test", "status", "irqs", "direct", "LR", "exits", "p50", "p99"):
+        table.add_column(column, justify="left" if column in ("test", "status", "irqs") else "right", no_wrap=True)
     for test in result["tests"]:
         rows = 0
         for family in ("vsgi", "vlpi"):

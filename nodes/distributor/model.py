@@ -33,6 +33,17 @@ class Distributor(Node):
     """Registers at `regs` (64 KiB)."""
 
     kind = "distributor"
+    parameters = {
+        "affinities": list,
+        "spis": int,
+        "gic_version": str,
+        "id_bits": int,
+        "vpe_bits": int,
+        "two_security_states": bool,
+        "priority_bits": int,
+        "nassgi_cap": bool,
+        "rwp_ps": int,
+    }
 
     regs = MmioTarget("GICD_ frame")
     net = Channel(GIC_NET, "every redistributor")

@@ -39,6 +39,25 @@ class Its(Node):
     """
 
     kind = "its"
+    parameters = {
+        "index": int,
+        "pes": int,
+        "gic_version": str,
+        "device_bits": int,
+        "event_bits": int,
+        "collection_bits": int,
+        "vpe_bits": int,
+        "id_bits": int,
+        "command_error": str,
+        "vmovp": bool,
+        "svpet": int,
+        "umsi": bool,
+        "umsi_intid": int,
+        "affinity": int,
+        "affinities": list,
+        "command_ps": int,
+        "quiescent_ps": int,
+    }
     counters = ("commands", "command_errors", "msi_translated", "msi_dropped", "sgir_writes")
     regs = MmioTarget("control, translation and vSGI frames")
     net = Channel(GIC_NET, "to every redistributor")

@@ -56,6 +56,10 @@ class Pcie(Node):
     """
 
     kind = "pcie"
+    parameters = {
+        "hierarchy": list,
+        "ports": int,
+    }
     counters = ("config_requests", "memory_requests")
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")
     mmio = MmioTarget("memory space; absolute PCI addresses")

@@ -54,6 +54,17 @@ class Pe(Node):
     """
 
     kind = "pe"
+    parameters = {
+        "index": int,
+        "mpidr": int,
+        "list_registers": int,
+        "pri_bits": int,
+        "pre_bits": int,
+        "gic_version": str,
+        "cntfrq": int,
+        "two_security_states": bool,
+        "programs": dict,
+    }
     programs: ClassVar[Mapping[str, Program]] = {}
     """Programs besides those of the entry points, by name; for tests."""
 

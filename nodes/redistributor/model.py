@@ -42,6 +42,24 @@ class Redistributor(Node):
     """Registers at `regs`: RD_base +0, SGI_base +0x10000, VLPI_base +0x20000."""
 
     kind = "redistributor"
+    parameters = {
+        "index": int,
+        "affinity": int,
+        "last": bool,
+        "gic_version": str,
+        "id_bits": int,
+        "vpe_bits": int,
+        "lpi_cache": bool,
+        "two_security_states": bool,
+        "common_lpi_aff": int,
+        "direct_lpi": bool,
+        "priority_bits": int,
+        "busy_ps": int,
+        "syncr_ps": int,
+        "vsgir_ps": int,
+        "rwp_ps": int,
+        "stray_ps": int,
+    }
     counters = ("vlpi_delivered", "vsgi_delivered", "doorbells")
 
     regs = MmioTarget("GICR_ frames")

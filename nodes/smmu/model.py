@@ -93,6 +93,19 @@ class Smmu(Node):
     """
 
     kind = "smmu"
+    parameters = {
+        "sid_bits": int,
+        "ssid_bits": int,
+        "stage1": bool,
+        "oas": int,
+        "device_id_offset": int,
+        "own_device_id": int,
+        "update_latency": int,
+        "irq_event": int,
+        "irq_sync": int,
+        "irq_gerror": int,
+        "gbpa_abort": bool,
+    }
     counters = ("translations", "faults", "msis")
     regs = MmioTarget("pages 0 and 1")
     upstream = MmioTarget("transactions of endpoints; one peer per function, link attribute stream_id")

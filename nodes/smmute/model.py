@@ -23,6 +23,15 @@ class Smmute(Node):
     """
 
     kind = "smmute"
+    parameters = {
+        "bus": int,
+        "device": int,
+        "functions": int,
+        "engine_latency": int,
+        "engine_bytes_per_ns": int,
+        "bar0_size": int,
+        "pasid": bool,
+    }
     counters = ("transactions", "msis")
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")
     mmio = MmioTarget("memory space; absolute PCI addresses")
