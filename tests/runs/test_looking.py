@@ -57,16 +57,22 @@ def test_registers_of_a_finished_run_are_those_of_its_end(finished: Path) -> Non
 def test_registers_of_a_run_that_goes_on(tmp_path: Path) -> None:
     """Asked between grants, a run answers with values that change nothing: its digest is that of a run that nobody asked."""
     runs = {name: tmp_path / name for name in ("asked", "alone")}
-    argv = ["up", "rdn2cfg1", "--quiet", "--test", "vlpi.smmute", "--set", "smmute_transactions=100", "--run-dir"]
+    argv = ["up", "rdn2cfg1", "--quiet", "--test", "vlpi.smmute", "--set", "smmute_transactions=300", "--run-dir"]
     process = subprocess.Popen(command(*argv, runs["asked"]), cwd=ROOT, env=environment(), text=True)
     wait_running(runs["asked"], process)
     answers = []
-    while process.poll() is None:
-        done = cosim("regs", "distributor", "CTLR", "--run", runs["asked"], "--json")
-        assert done.returncode == 0, done.stderr
-        answers.append(json.loads(done.stdout)["GICD"][0]["fields"]["ARE_NS"])
-    assert process.wait() == 0
-    assert len(answers) > 1
+    try:
+        while process.poll() is None:
+            done = cosim("regs", "distributor", "CTLR", "--run", runs["asked"], "--json")
+            if done.returncode == 0:
+                answers.append(json.loads(done.stdout)["GICD"][0]["fields"]["ARE_NS"])
+            else:  # a busy node may be at work each time, and the run may end meanwhile
+                assert "between two grants" in done.stderr or process.wait(60) == 0, done.stderr
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert answers
     assert cosim(*argv, runs["alone"], "--workers", "0").returncode == 0
     digests = {json.loads((run / "result.json").read_text())["digest"] for run in runs.values()}
     assert len(digests) == 1
