@@ -111,8 +111,8 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Frame:
         _check(kind.name, body, _SHAPES[kind])
         item = _ITEM_SHAPES.get(kind)
         if item is not None:
-            for entry in body[item[0]]:
-                _check(f"batch of {kind.name}", entry, item[1])
+            position, shape = item
+            list(map(lambda entry: _check(f"batch of {kind.name}", entry, shape), body[position]))  # noqa: C417
     return Frame(kind, body)
 
 

@@ -14,7 +14,7 @@ import msgpack
 
 try:
     from _blake2 import blake2b as blake2b  # the same, without the OpenSSL that hashlib loads into every worker
-except ImportError:  # another Python than CPython
+except ImportError:  # pragma: no cover  (another Python than CPython)
     from hashlib import blake2b as blake2b
 
 

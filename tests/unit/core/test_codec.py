@@ -155,3 +155,15 @@ def test_blobs_are_as_the_vectors_say() -> None:
     """A blob of the vector file gives its records."""
     for vector in VECTORS["blobs"]:
         assert plain(unpack_records(bytes.fromhex(vector["hex"]))) == vector["records"]
+
+
+def test_a_grant_or_answer_that_the_quick_look_refuses_is_looked_at_in_full() -> None:
+    """Frames that only the full check can judge: without batches, and with bad ones."""
+    for kind, body, text in [
+        (FrameType.GRANT, (1, -1, ()), "in 0..2"),
+        (FrameType.GRANT, (1, 5, ((-1, b""),)), "in 0..2"),
+        (FrameType.DONE, (1, 5, 6, 6, 0, ((1, 2, 3),), None), "batch of DONE"),
+        (FrameType.HELLO, ("x",), "array of"),
+    ]:
+        with pytest.raises(WireError, match=text):
+            decode(encode(kind, *body))

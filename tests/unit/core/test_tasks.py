@@ -298,3 +298,15 @@ def test_a_cancelled_task_does_not_keep_a_lock() -> None:
     scheduler.drain()
     assert seen == ["next"]
     assert not lock.held
+
+
+def test_callbacks_come_in_order_and_at_once_when_it_is_done() -> None:
+    """when_done calls in the order of asking; on a future that has its value, at once."""
+    seen: list[int] = []
+    future: Future[int] = Future()
+    future.when_done(lambda: seen.append(1))
+    future.when_done(lambda: seen.append(2))
+    assert future.awaited
+    future.set(0)
+    future.when_done(lambda: seen.append(3))
+    assert seen == [1, 2, 3]
