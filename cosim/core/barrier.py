@@ -61,7 +61,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from cosim.core.time import NEVER
 
@@ -103,7 +103,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 # Bound once: an attribute of an enum class costs a call each time.
-_WAITING, _DONE, _GRANT = State.WAITING, Event.DONE, Event.GRANT
+_WAITING, _RUNNING = State.WAITING, State.RUNNING
 
 
 class ProtocolViolation(Exception):
@@ -133,6 +133,10 @@ class Out(NamedTuple):
     dst: int
     arrival: int
     wake: int
+
+
+Times = tuple[int, int, int, *tuple[Any, ...]]
+"""An `Out`, or a longer tuple that begins with the same figures."""
 
 
 class Grant(NamedTuple):
@@ -234,28 +238,41 @@ class Barrier:
         self._joining -= 1
         self._settle(w)
 
-    def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Out]) -> None:
-        """DONE of worker w to its grant `seq`: its figures (ps) and the times of each blob it sent."""
-        slot = self._move(w, _DONE, dry=True)
-        if seq != slot.seq:
-            self._violated("sequence", w, f"answer must be to grant {slot.seq}, not {seq}")
-        if now > slot.bound:
-            self._violated("overrun", w, f"clock must stop at the bound {slot.bound} ps, not at {now} ps")
-        if now < slot.now:
-            self._violated("clock", w, f"clock must not go back from {slot.now} ps to {now} ps")
-        self._check_times(w, now, next_event, next_out)
+    def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Times]) -> None:
+        """DONE of worker w to its grant `seq`: its figures (ps) and the times of each blob it sent (`Out`, or what begins
+        like it)."""
+        slots, between = self._slots, self._between[w]
+        slot = slots[w]
+        if not (
+            slot.state is _RUNNING
+            and seq == slot.seq
+            and slot.now <= now <= slot.bound
+            and now <= next_event <= next_out <= NEVER
+        ):
+            self._refuse_report(w, seq, now, next_event, next_out)
+        held = slot.held
         for out in outs:
-            self._check_out(w, out)
-        self._move(w, _DONE)
+            dst, arrival = out[0], out[1]
+            if not (
+                0 <= dst < len(slots)
+                and dst != w
+                and arrival <= out[2] <= NEVER
+                and arrival >= held + between[dst]
+                and arrival >= slots[dst].limit
+            ):
+                self._refuse_out(w, Out(dst, arrival, out[2]))
+        slot.state = _WAITING
         self._running.discard(w)
         slot.now = slot.limit = now
         slot.next_event = next_event
-        slot.next_out = max(next_out, slot.held)
+        slot.next_out = next_out if next_out > held else held
         for out in outs:
-            receiver = self._slots[out.dst]
-            receiver.arrival = min(receiver.arrival, out.arrival)
-            receiver.wake = min(receiver.wake, out.wake)
-            self._settle(out.dst)
+            receiver = slots[out[0]]
+            if out[1] < receiver.arrival:
+                receiver.arrival = out[1]
+            if out[2] < receiver.wake:
+                receiver.wake = out[2]
+            self._settle(out[0])
         self._settle(w)
 
     def grants(self) -> list[Grant]:
@@ -263,8 +280,9 @@ class Barrier:
         if self._joining:
             return []
         granted = []
-        for w in sorted(self._check):
-            need = self._slots[w].need()
+        for w in sorted(self._check) if len(self._check) > 1 else tuple(self._check):
+            slot = self._slots[w]
+            need = slot.next_event if slot.next_event < slot.arrival else slot.arrival
             bound, limiter = self._bound(w, need)
             if need < bound:
                 granted.append(self._grant(w, bound))
@@ -272,11 +290,12 @@ class Barrier:
                 assert limiter is not None, "a bound at or below a need before `until` is somebody's"
                 self._watch[limiter].add(w)
         self._check.clear()
-        self._assert_live()
+        if not self._running and self._due:
+            self._assert_live()
         return granted
 
     def _assert_live(self) -> None:
-        assert self._running or not self._due or self._lost(), "liveness: the least need is always below its bound"
+        assert self._lost(), "liveness: the least need is always below its bound"
 
     def lost(self, w: int) -> None:
         """Worker w died: no grant goes to it any more; what it could have said still bounds the others."""
@@ -335,8 +354,20 @@ class Barrier:
             text = f"next_out must be >= next_event = {next_event} ps (no output without it), not {next_out}"
             self._violated("promise-order", w, text)
 
-    def _check_out(self, w: int, out: Out) -> None:
-        """One blob: it goes to another worker, keeps the promise of w, comes in time for its receiver."""
+    def _refuse_report(self, w: int, seq: int, now: int, next_event: int, next_out: int) -> NoReturn:
+        """Say which rule the figures of a report broke."""
+        slot = self._move(w, Event.DONE, dry=True)
+        if seq != slot.seq:
+            self._violated("sequence", w, f"answer must be to grant {slot.seq}, not {seq}")
+        if now > slot.bound:
+            self._violated("overrun", w, f"clock must stop at the bound {slot.bound} ps, not at {now} ps")
+        if now < slot.now:
+            self._violated("clock", w, f"clock must not go back from {slot.now} ps to {now} ps")
+        self._check_times(w, now, next_event, next_out)
+        raise AssertionError("the caller found one of the rules broken")
+
+    def _refuse_out(self, w: int, out: Out) -> NoReturn:
+        """Say what is wrong with one blob: it must go to another worker, keep the promise of w, come in time for its receiver."""
         last = len(self._slots) - 1
         if not (0 <= out.dst <= last and out.dst != w):
             self._violated("output", w, f"an output must go to another worker in 0..{last}, not {out.dst}")
@@ -348,8 +379,7 @@ class Barrier:
             limit = f"{held} ps (promised) + {distance} ps (latency)"
             self._violated("promise", w, f"{self._must(out)} {limit}, not at {out.arrival} ps")
         bound = self._slots[out.dst].limit
-        if out.arrival < bound:
-            self._violated("safety", w, f"{self._must(out)} that worker's bound {bound} ps, not at {out.arrival} ps")
+        self._violated("safety", w, f"{self._must(out)} that worker's bound {bound} ps, not at {out.arrival} ps")
 
     def _must(self, out: Out) -> str:
         return f"an output to worker {self._names[out.dst]} must arrive at or after"
@@ -360,16 +390,23 @@ class Barrier:
         Who was found blocked stays blocked while its limiter's base and its own figures stand. So it is looked at again
         only when one of them changes: a report costs what it sets free, however many wait.
         """
-        slot, base = self._slots[w], self.base(w)
+        slot = self._slots[w]
+        waiting = slot.state is _WAITING
+        base = slot.next_out if waiting else slot.held
+        if slot.wake < base:
+            base = slot.wake
         if base != slot.base:
+            order = self._order
             if slot.base < NEVER:
-                del self._order[bisect_left(self._order, (slot.base, w))]
+                del order[bisect_left(order, (slot.base, w))]
             if base < NEVER:
-                insort(self._order, (base, w))
+                insort(order, (base, w))
             slot.base = base
-            self._check.update(self._watch[w] & self._due)
-            self._watch[w].clear()
-        if slot.state is _WAITING and slot.need() < self._caps[w]:
+            watch = self._watch[w]
+            if watch:
+                self._check.update(watch & self._due)
+                watch.clear()
+        if waiting and (slot.next_event < self._caps[w] or slot.arrival < self._caps[w]):
             self._due.add(w)
             self._check.add(w)
         else:
@@ -382,20 +419,21 @@ class Barrier:
         Later bases cannot lower a bound that they do not lie below, so the scan ends early. It also ends when
         the bound has come down to `need`: that worker will not be granted, and the figure no longer matters.
         """
-        bound, limiter = self._caps[w], None
+        bound, limiter, between = self._caps[w], None, self._between
         for base, j in self._order:
             if base >= bound or bound <= need:
                 break
-            if j != w and base + self._between[j][w] < bound:
-                bound, limiter = base + self._between[j][w], j
+            if j != w and base + between[j][w] < bound:
+                bound, limiter = base + between[j][w], j
         return bound, limiter
 
     def _grant(self, w: int, bound: int) -> Grant:
-        held = self.base(w)
-        slot = self._move(w, _GRANT)
+        slot = self._slots[w]
+        assert slot.state is _WAITING, "only one who waits is in the books of those that may run"
+        slot.held = slot.next_out if slot.next_out < slot.wake else slot.wake
+        slot.state = _RUNNING
         slot.seq += 1
         slot.bound = slot.limit = bound
-        slot.held = held
         slot.arrival = slot.wake = NEVER
         self._running.add(w)
         self._due.discard(w)

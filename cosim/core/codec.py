@@ -7,13 +7,13 @@ total: any bytes give a `Frame` or a `WireError`; every limit is explicit in `Li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 
-from cosim.core.message import Record
+from cosim.core.message import Record, RecordTuple
 from cosim.core.time import NEVER
 
 MAGIC = b"CSA1"
@@ -86,7 +86,12 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
+_DONE_PREFIX, _GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+_pack: Callable[[Any], bytes] = _packer.pack
+_unpackb = msgpack.unpackb
+QUICK_SIZE = 65_536
+"""Frames and blobs up to so many bytes keep within every limit of `Limits` by their size alone: those on arrays too."""
 
 
 def encode(type: FrameType, *body: Any) -> bytes:
@@ -106,14 +111,79 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Frame:
         raise WireError(f"frame must have at most {limits.max_frame} bytes (max_frame), not {size}")
     kind = _KINDS.get(data[:PREFIX_SIZE]) or _refuse_prefix(data)
     body = _unpack(data[PREFIX_SIZE:], limits)
-    quick = _QUICK.get(kind)
-    if quick is None or not quick(body):
-        _check(kind.name, body, _SHAPES[kind])
-        item = _ITEM_SHAPES.get(kind)
-        if item is not None:
-            position, shape = item
-            list(map(lambda entry: _check(f"batch of {kind.name}", entry, shape), body[position]))  # noqa: C417
+    _check(kind.name, body, _SHAPES[kind])
+    item = _ITEM_SHAPES.get(kind)
+    if item is not None:
+        position, shape = item
+        list(map(lambda entry: _check(f"batch of {kind.name}", entry, shape), body[position]))  # noqa: C417
     return Frame(kind, body)
+
+
+def quick_done(data: bytes) -> Any:
+    """The body of a DONE as it comes nearly always; None for every other frame, and for what `decode` should judge.
+
+    Beyond the shape it asks for now <= next_event <= next_out and arrival <= wake, so that one comparison does for many.
+    """
+    if data[:PREFIX_SIZE] != _DONE_PREFIX or len(data) > QUICK_SIZE:
+        return None
+    try:
+        body = _unpackb(data[PREFIX_SIZE:], use_list=False)
+        seq, now, next_event, next_out, events, batches, side = body
+        if not (
+            type(seq) is type(now) is type(next_event) is type(next_out) is type(events) is int
+            and 0 <= now <= next_event <= next_out <= NEVER >= seq >= 0 <= events <= NEVER
+            and type(batches) is tuple
+            and (side is None or type(side) is bytes)
+        ):
+            return None
+        for worker, arrival, wake, blob in batches:
+            if not (
+                type(worker) is type(arrival) is type(wake) is int
+                and 0 <= arrival <= wake <= NEVER >= worker >= 0
+                and type(blob) is bytes
+            ):
+                return None
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return None
+    return body
+
+
+def quick_grant(data: bytes) -> Any:
+    """The body of a GRANT as it comes nearly always; None for every other frame, and for what `decode` should judge."""
+    if data[:PREFIX_SIZE] != _GRANT_PREFIX or len(data) > QUICK_SIZE:
+        return None
+    try:
+        body = _unpackb(data[PREFIX_SIZE:], use_list=False)
+        seq, bound, batches = body
+        if not (type(seq) is type(bound) is int and 0 <= seq <= NEVER >= bound >= 0 and type(batches) is tuple):
+            return None
+        for worker, blob in batches:
+            if not (type(worker) is int and 0 <= worker <= NEVER and type(blob) is bytes):
+                return None
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return None
+    return body
+
+
+def quick_records(blob: bytes) -> Sequence[RecordTuple] | None:
+    """The messages in a blob as they come nearly always, without their names; None for what `unpack_records` should judge."""
+    if len(blob) > QUICK_SIZE:
+        return None
+    try:
+        body: tuple[RecordTuple, ...] = _unpackb(blob, use_list=False)
+        if type(body) is not tuple:
+            return None
+        for arrival, seq, link, kind, fields in body:
+            if not (
+                type(arrival) is type(seq) is type(link) is type(kind) is int
+                and 0 <= arrival <= NEVER >= seq >= 0 <= link <= NEVER >= kind >= 0
+                and type(fields) is tuple
+                and _PLAIN.issuperset(map(type, fields))
+            ):
+                return None
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return None
+    return body
 
 
 def _refuse_prefix(data: bytes) -> NoReturn:
@@ -123,46 +193,6 @@ def _refuse_prefix(data: bytes) -> NoReturn:
     if data[5:8] != b"\0\0\0":
         raise WireError(f"flags and reserved bytes must be 0, not {bytes(data[5:8])!r}")
     raise WireError(f"frame type must be one of {', '.join(t.name for t in FrameType)}, not {data[4]}")
-
-
-def _quick_grant(body: Any) -> bool:
-    """Whether a GRANT is well formed; the usual cases only, in one expression: `_check` says what is wrong with the rest."""
-    if type(body) is not tuple or len(body) != 3:
-        return False
-    seq, bound, batches = body
-    if not (type(seq) is int is type(bound) and 0 <= seq <= NEVER and 0 <= bound <= NEVER and type(batches) is tuple):
-        return False
-    for batch in batches:
-        if type(batch) is not tuple or len(batch) != 2 or type(batch[0]) is not int or type(batch[1]) is not bytes:
-            return False
-        if not 0 <= batch[0] <= NEVER:
-            return False
-    return True
-
-
-def _quick_done(body: Any) -> bool:
-    """The same for DONE."""
-    if type(body) is not tuple or len(body) != 7:
-        return False
-    seq, now, next_event, next_out, events, batches, side = body
-    if not (type(seq) is int is type(now) and type(next_event) is int is type(next_out) and type(events) is int):
-        return False
-    if min(seq, now, next_event, next_out, events) < 0 or max(seq, now, next_event, next_out, events) > NEVER:
-        return False
-    if type(batches) is not tuple or (side is not None and type(side) is not bytes):
-        return False
-    for batch in batches:
-        if type(batch) is not tuple or len(batch) != 4 or type(batch[3]) is not bytes:
-            return False
-        worker, arrival, wake, _ = batch
-        if not (type(worker) is int is type(arrival) and type(wake) is int):
-            return False
-        if not (0 <= worker <= NEVER and 0 <= arrival <= NEVER and 0 <= wake <= NEVER):
-            return False
-    return True
-
-
-_QUICK: dict[FrameType, Callable[[Any], bool]] = {FrameType.GRANT: _quick_grant, FrameType.DONE: _quick_done}
 
 
 def _unpack(data: bytes, limits: Limits) -> Any:
@@ -198,10 +228,9 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def pack_records(records: Iterable[Record]) -> bytes:
+def pack_records(records: Iterable[RecordTuple]) -> bytes:
     """The blob of a batch of messages."""
-    packed: bytes = _packer.pack(list(records))
-    return packed
+    return _pack(records if type(records) is list else list(records))
 
 
 def unpack_records(blob: bytes, limits: Limits = LIMITS) -> tuple[Record, ...]:
@@ -214,23 +243,10 @@ def unpack_records(blob: bytes, limits: Limits = LIMITS) -> tuple[Record, ...]:
     if type(body) is not tuple or len(body) > limits.max_messages:
         raise WireError(f"blob must be an array of at most {limits.max_messages} messages, not {_brief(body)}")
     for entry in body:
-        if not _quick_record(entry):
-            _check("message", entry, "iiiia")
-            if _depth(entry[4]) > limits.max_nesting:
-                raise WireError(f"fields of a message must nest at most {limits.max_nesting} deep")
+        _check("message", entry, "iiiia")
+        if _depth(entry[4]) > limits.max_nesting:
+            raise WireError(f"fields of a message must nest at most {limits.max_nesting} deep")
     return tuple(map(Record._make, body))
-
-
-def _quick_record(entry: Any) -> bool:
-    """Whether a message is well formed and its fields are not nested."""
-    if type(entry) is not tuple or len(entry) != 5:
-        return False
-    arrival, seq, link, kind, fields = entry
-    if not (type(arrival) is int is type(seq) and type(link) is int is type(kind) and type(fields) is tuple):
-        return False
-    if min(arrival, seq, link, kind) < 0 or arrival > NEVER or max(seq, link, kind) > NEVER:
-        return False
-    return _PLAIN.issuperset(map(type, fields))
 
 
 def _depth(value: tuple[Any, ...]) -> int:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cosim.core.barrier import Barrier, Grant, Out
+from cosim.core.barrier import Barrier, Grant, Out, Times
 from cosim.core.time import NEVER
 
 
@@ -90,10 +90,10 @@ class HostBarrier(Barrier):
             self._caps[index] = bound
             self._settle(index)
 
-    def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Out]) -> None:
+    def report(self, w: int, seq: int, now: int, next_event: int, next_out: int, outs: Sequence[Times]) -> None:
         """As `Barrier.report`; `w` is this barrier's number, the destinations of `outs` are numbered over all workers."""
-        inner = [out._replace(dst=self._local[out.dst]) for out in outs if out.dst in self._local]
-        outer = [out for out in outs if out.dst not in self._local]
+        inner = [Out(self._local[out[0]], out[1], out[2]) for out in outs if out[0] in self._local]
+        outer = [Out(out[0], out[1], out[2]) for out in outs if out[0] not in self._local]
         for out in outer:
             self._check_outer(w, out)
         super().report(w, seq, now, next_event, next_out, inner)

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from cosim.core.digest import NodeDigest
-from cosim.core.message import KINDS, POWER, PRIORITIES, Record
+from cosim.core.message import KINDS, POWER, PRIORITIES, RecordTuple
 from cosim.core.order import PRIORITY_TIMER
 from cosim.core.tasks import MAX_STEPS_AT_ONE_INSTANT
 from cosim.core.time import NEVER, fmt
@@ -29,6 +29,7 @@ MAX_LEAVING_PER_GRANT = 2_048
 """After so many messages to other workers it answers too, at the next instant: with 4 KiB in each, half a frame."""
 
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
+_POWER_OFF = POWER.Off.code
 
 
 class ModelFault(Exception):
@@ -79,7 +80,7 @@ class Batch(NamedTuple):
     worker: int
     arrival: int
     wake: int
-    records: list[Record]
+    records: list[RecordTuple]
 
 
 class Report(NamedTuple):
@@ -126,6 +127,7 @@ class Kernel:
         self.events = 0
         self.end_time = 0
         self.current: Hosted | None = None
+        self.noted: list[Any] = []  # nodes with records beside the simulation, for whoever fetches these
         self._links = links
         self.sent = {number: 0 for number, end in links.items() if end.src in self.nodes}
         self._reactions = reactions
@@ -133,6 +135,7 @@ class Kernel:
         self._heap: list[Entry] = []
         self._seq = {node.id: 0 for node in nodes}
         self._outbox: dict[int, list[Any]] = {}
+        self._inlets = {number: (end.src, end.dst) for number, end in links.items() if end.dst in self.nodes}
         self._reacting = any(node.reaction for node in nodes)
         self._promising = [node for node in nodes if node.promising]
         self._promised = {node.id: 0 for node in self._promising}
@@ -181,13 +184,13 @@ class Kernel:
         wake = arrival + self._reactions.get(dst, 0)
         box = self._outbox.get(worker)
         if box is None:
-            self._outbox[worker] = [arrival, wake, [Record(arrival, seq, link, kind, fields)]]
+            self._outbox[worker] = [arrival, wake, [(arrival, seq, link, kind, fields)]]
         else:
             if arrival < box[0]:
                 box[0] = arrival
             if wake < box[1]:
                 box[1] = wake
-            box[2].append(Record(arrival, seq, link, kind, fields))
+            box[2].append((arrival, seq, link, kind, fields))
         self._leaving += 1
         if self._leaving >= MAX_LEAVING_PER_GRANT and self.now < self.stop:
             self.stop = self.now + 1
@@ -270,7 +273,7 @@ class Kernel:
     # -- called by the worker's loop -----------------------------------------------------------------------------------
 
     def take(
-        self, records: Iterable[Record], hosted_by: int | None = None, worker_of: Mapping[int, int] | None = None
+        self, records: Iterable[RecordTuple], hosted_by: int | None = None, worker_of: Mapping[int, int] | None = None
     ) -> None:
         """Keep delivered inputs.
 
@@ -278,37 +281,34 @@ class Kernel:
             ModelFault: an input that no link brings here, whose source the sending worker does not host, or whose time
                 lies below this worker's clock (rules "bad-link", "forged-source", "message-in-the-past").
         """
+        heap, inlets, off, now = self._heap, self._inlets, self.off, self.now
         for arrival, seq, link, kind, fields in records:
-            end = self._links.get(link)
-            if end is None or end.dst not in self.nodes:
-                raise ModelFault(
-                    "worker", self.now, f"a message came over link {link}, which does not end here", "bad-link"
-                )
-            if worker_of is not None and worker_of.get(end.src) != hosted_by:
-                raise ModelFault(
-                    self.nodes[end.dst].name,
-                    self.now,
-                    f"worker {hosted_by} sent for node {end.src}, which it does not host",
-                    "forged-source",
-                )
-            if kind not in KINDS:
-                raise ModelFault(
-                    self.nodes[end.dst].name, self.now, f"message kind {kind} is unknown here", "unknown-kind"
-                )
-            if arrival < self.now:
-                raise ModelFault(
-                    self.nodes[end.dst].name,
-                    self.now,
-                    f"a {KINDS[kind]!r} from node {end.src} for {fmt(arrival)} came when the clock was at {fmt(self.now)}",
-                    "message-in-the-past",
-                )
-            if end.dst not in self.off:
-                heappush(self._heap, (arrival, KINDS[kind].priority, end.src, seq, end.dst, link, kind, fields))
+            inlet, priority = inlets.get(link), PRIORITIES.get(kind)
+            if inlet is None or priority is None or arrival < now:
+                self._refuse_input(link, kind, arrival)
+            src, dst = inlet
+            if worker_of is not None and worker_of.get(src) != hosted_by:
+                text = f"worker {hosted_by} sent for node {src}, which it does not host"
+                raise ModelFault(self.nodes[dst].name, now, text, "forged-source")
+            if dst not in off:
+                heappush(heap, (arrival, priority, src, seq, dst, link, kind, fields))
+
+    def _refuse_input(self, link: int, kind: int, arrival: int) -> NoReturn:
+        """Say which rule a delivered input broke."""
+        inlet = self._inlets.get(link)
+        if inlet is None:
+            text = f"a message came over link {link}, which does not end here"
+            raise ModelFault("worker", self.now, text, "bad-link")
+        src, name = inlet[0], self.nodes[inlet[1]].name
+        if kind not in KINDS:
+            raise ModelFault(name, self.now, f"message kind {kind} is unknown here", "unknown-kind")
+        text = f"a {KINDS[kind]!r} from node {src} for {fmt(arrival)} came when the clock was at {fmt(self.now)}"
+        raise ModelFault(name, self.now, text, "message-in-the-past")
 
     def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
         """Execute every event with t < bound (or less far, see `stop` in the module's text) and report."""
-        heap, nodes, digests = self._heap, self.nodes, self.digests
-        power_off = POWER.Off.code
+        heap, nodes, digests, promised, steps_of = self._heap, self.nodes, self.digests, self._promised, self._steps
+        power_off = _POWER_OFF
         self.stop = bound
         self._leaving = done = 0
         while heap and heap[0][0] < self.stop and done < max_events:
@@ -326,17 +326,17 @@ class Kernel:
                     continue
                 node.deliver(link, kind, fields)
             else:
-                self._floor = max(link, self._promised.get(dst, 0))
+                self._floor = max(link, promised[dst]) if dst in promised else link
                 fields()
             if time != self._instant:
                 self._instant, self._at_instant = time, 0
-                self._steps.clear()
+                steps_of.clear()
             steps = node.settle() + 1
             self._at_instant += steps
-            self._steps[dst] = self._steps.get(dst, 0) + steps
+            steps_of[dst] = steps_of.get(dst, 0) + steps
             if self._at_instant > MAX_STEPS_AT_ONE_INSTANT:
                 self._check_steps(node)
-            if node.promising:
+            if dst in promised:
                 self._note_promise(node, kind >= 0)
         self.current = None
         next_event = heap[0][0] if heap else NEVER
@@ -344,9 +344,14 @@ class Kernel:
             self.end_time = max(self.end_time, self.now)
         self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
         self.events += done
-        batches = [Batch(worker, *box) for worker, box in sorted(self._outbox.items())]
-        self._outbox = {}
-        next_out = self._next_out(next_event)
+        outbox = self._outbox
+        batches: list[Batch] = []
+        if outbox:
+            batches = [
+                Batch(worker, *box) for worker, box in (sorted(outbox.items()) if len(outbox) > 1 else outbox.items())
+            ]
+            outbox.clear()
+        next_out = self._next_out(next_event) if self._reacting or self._promising else next_event
         return Report(self.now, next_event, next_out, batches, done)
 
     def initial(self) -> tuple[int, int]:

@@ -96,6 +96,9 @@ class Record(NamedTuple):
     fields: tuple[Any, ...]
 
 
+RecordTuple = tuple[int, int, int, int, tuple[Any, ...]]
+"""A `Record` without its names, as the kernel makes and takes it: ten times cheaper to make."""
+
 OKAY, EXOKAY, SLVERR, DECERR = 0, 1, 2, 3
 """Completion status: the AXI response codes."""
 STATUS_NAMES = ("OKAY", "EXOKAY", "SLVERR", "DECERR")

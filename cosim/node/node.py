@@ -407,6 +407,8 @@ class Node:
         return {name: bank.snapshot() for name, bank in self.banks.items()}
 
     def _record(self, kind: int, payload: list[Any]) -> None:
+        if not self.side:
+            self.kernel.noted.append(self)
         self.side.append([self.now, self.id, self._side_number, kind, payload])
         self._side_number += 1
 

@@ -13,14 +13,23 @@ from typing import Any, Protocol
 
 import msgpack
 
-from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
+from cosim.core.codec import (
+    VERSION,
+    FrameType,
+    WireError,
+    decode,
+    encode,
+    pack_records,
+    quick_grant,
+    quick_records,
+    unpack_records,
+)
 from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
 from cosim.core.plan import WorkerPlan
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
-# Bound once: an attribute of an enum class costs a call each time.
-_DONE, _GRANT = FrameType.DONE, FrameType.GRANT
+_DONE = FrameType.DONE  # bound once: an attribute of an enum class costs a call each time
 
 JOIN_TIMEOUT_MS = 120_000
 SIDE_BYTES = 4 << 20
@@ -136,9 +145,12 @@ class Worker:
             data = self.socket.receive()
             if data is None:
                 continue
-            frame = decode(data)
-            if frame.type is _GRANT:
-                status = self._grant(*frame.body)
+            grant = quick_grant(data)
+            if grant is None:
+                frame = decode(data)
+                grant = frame.body if frame.type is FrameType.GRANT else None
+            if grant is not None:
+                status = self._grant(*grant)
                 if status:
                     return status
             elif frame.type is FrameType.QUERY:
@@ -159,7 +171,8 @@ class Worker:
         kernel = self.kernel
         try:
             for worker, blob in batches:
-                kernel.take(unpack_records(blob), worker, self._worker_of)
+                records = quick_records(blob)
+                kernel.take(unpack_records(blob) if records is None else records, worker, self._worker_of)
             if not seq:
                 return 0
             report = kernel.grant(bound)
@@ -176,29 +189,26 @@ class Worker:
         return 0
 
     def _done(self, seq: int, report: Report) -> bytes:
-        batches = [
-            (b.worker, b.arrival, b.wake, pack_records(b.records[first : first + BLOB_RECORDS]))
-            for b in report.batches
-            for first in range(0, len(b.records), BLOB_RECORDS)
-        ]
+        now, next_event, next_out, found, events = report
+        batches = []
+        for worker, arrival, wake, records in found:
+            if len(records) <= BLOB_RECORDS:
+                batches.append((worker, arrival, wake, pack_records(records)))
+            else:
+                for first in range(0, len(records), BLOB_RECORDS):
+                    batches.append((worker, arrival, wake, pack_records(records[first : first + BLOB_RECORDS])))
         return encode(
-            _DONE,
-            seq,
-            report.now,
-            report.next_event,
-            report.next_out,
-            report.events,
-            batches,
-            self._side(),
+            _DONE, seq, now, next_event, next_out, events, batches, self._side() if self.kernel.noted else None
         )
 
     def _side(self) -> bytes | None:
         """The side records so far; what is too much for one frame goes ahead in LOG frames."""
         side: list[Any] = []
-        for node in self.nodes:
-            if node.side:
-                side.extend(node.side)
-                node.side = []
+        noted = self.kernel.noted
+        for node in noted:
+            side.extend(node.side)
+            node.side = []
+        noted.clear()
         if not side:
             return None
         side.sort(key=lambda record: record[:3])

@@ -124,7 +124,7 @@ class Cluster:
     def check_promise(self, base: int, report: Report) -> None:
         """I5, message by message; the barrier itself can only check against distances between workers."""
         for batch in report.batches:
-            for record in batch.records:
+            for record in map(Record._make, batch.records):
                 stamp = record.arrival - self.scenario.links[record.link][2]
                 if stamp < base:
                     raise Broken(f"I5: sent at {stamp}, promised {base}: {record}")

@@ -14,6 +14,7 @@ import pytest
 from cosim.core.barrier import Barrier, Grant, ProtocolViolation
 from cosim.core.bounds import Distances
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, ModelFault, Report
+from cosim.core.message import Record
 from cosim.core.time import NEVER
 from tests.property.cluster import Cluster, same
 from tests.property.reference import Reference
@@ -108,14 +109,14 @@ class SortsBeforeNumbering(Cluster):
             report = super().grant(bound, max_events)
             by_source: dict[int, list[tuple[int, int, int, int]]] = {}
             for b, batch in enumerate(report.batches):
-                for k, record in enumerate(batch.records):
+                for k, record in enumerate(map(Record._make, batch.records)):
                     source = self._links[record.link].src
                     by_source.setdefault(source, []).append((record.arrival, record.seq, b, k))
             for sent in by_source.values():
                 numbers = sorted(map(itemgetter(1), sent))
                 for number, (_, _, b, k) in zip(numbers, sorted(sent), strict=True):
                     records = report.batches[b].records
-                    records[k] = records[k]._replace(seq=number)
+                    records[k] = (records[k][0], number, *records[k][2:])
             return report
 
 
@@ -136,10 +137,9 @@ class ForgetsPending(Cluster):
     class barrier_type(Barrier):
         """Knows no wakes."""
 
-        def base(self, w: int) -> int:
-            slot = self._slots[w]
-            slot.wake = NEVER
-            return super().base(w)
+        def _settle(self, w: int) -> None:
+            self._slots[w].wake = NEVER
+            super()._settle(w)
 
 
 class OverlooksTheBlocked(Cluster):

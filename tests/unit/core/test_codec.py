@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from cosim.core.codec import (
     LIMITS,
     MAGIC,
+    QUICK_SIZE,
     FrameType,
     Limits,
     WireError,
     decode,
     encode,
     pack_records,
+    quick_done,
+    quick_grant,
+    quick_records,
     unpack_records,
 )
 from cosim.core.message import Record
@@ -157,8 +161,46 @@ def test_blobs_are_as_the_vectors_say() -> None:
         assert plain(unpack_records(bytes.fromhex(vector["hex"]))) == vector["records"]
 
 
-def test_a_grant_or_answer_that_the_quick_look_refuses_is_looked_at_in_full() -> None:
-    """Frames that only the full check can judge: without batches, and with bad ones."""
+QUICK = {FrameType.GRANT: quick_grant, FrameType.DONE: quick_done}
+odd = times | st.sampled_from((-1, 2**64 - 1, True, None, 1.5, b"", ()))
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_the_quick_look_says_what_the_full_check_says_or_nothing(data: st.DataObject) -> None:
+    """Whatever the bytes: a body found quickly is the one that `decode` finds."""
+    kind = data.draw(st.sampled_from(list(QUICK)))
+    batch = st.tuples(odd, st.binary(max_size=4)) | st.tuples(odd, odd, odd, st.binary(max_size=4)) | odd
+    shape = [odd] * (2 if kind is FrameType.GRANT else 5) + [st.lists(batch, max_size=2).map(tuple)]
+    body = data.draw(st.tuples(*shape, *[st.none() | st.binary(max_size=4)] * (kind is FrameType.DONE)))
+    frame = bytearray(encode(data.draw(st.sampled_from((kind, kind, kind, FrameType.READY))), *body))
+    if data.draw(st.booleans()):
+        frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    found = QUICK[kind](bytes(frame))
+    assert found is None or decode(bytes(frame)) == (kind, found)
+
+
+@given(st.lists(records | st.tuples(odd, times, times, times, st.just(())), max_size=3), st.binary(max_size=3))
+def test_messages_found_quickly_are_those_of_the_full_check(batch: list[Any], tail: bytes) -> None:
+    """Whatever the blob: messages found quickly are those that `unpack_records` finds."""
+    blob = pack_records(batch) + tail
+    found = quick_records(blob)
+    assert found is None or unpack_records(blob) == found
+
+
+def test_the_usual_frames_are_found_quickly() -> None:
+    """Grants, answers and blobs as runs are full of need no full check; a large frame always gets it."""
+    for kind, quick in QUICK.items():
+        assert quick(encode(kind, *BODIES[kind])) == BODIES[kind]
+        assert quick(encode(kind, *BODIES[kind]) + bytes(QUICK_SIZE)) is None
+    usual = [Record(5, 1, 2, 3, (1, b"x", None)), Record(6, 2, 2, 3, ())]
+    assert quick_records(pack_records(usual)) == tuple(usual)
+    assert quick_records(pack_records(usual) + bytes(QUICK_SIZE)) is None
+    assert quick_records(msgpack.packb(7)) is None
+
+
+def test_the_full_check_names_what_is_wrong_with_a_grant_or_an_answer() -> None:
+    """Figures out of range, batches of the wrong shape."""
     for kind, body, text in [
         (FrameType.GRANT, (1, -1, ()), "in 0..2"),
         (FrameType.GRANT, (1, 5, ((-1, b""),)), "in 0..2"),
