@@ -12,8 +12,10 @@ a remote command its stdin puts the credential in a file of mode 0600 and the fi
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 CREDENTIAL_OPTION = "--credential"
@@ -77,3 +79,10 @@ def with_credential_file(command: Sequence[str], path: str) -> tuple[str, ...]:
         if words[place] == CREDENTIAL_OPTION and words[place + 1] == "-":
             words[place + 1] = path
     return tuple(words)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that nobody else may read, not even for a moment."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
