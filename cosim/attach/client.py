@@ -122,7 +122,7 @@ class AttachClient:
         lookahead_ps: least time from an input to an output that it causes; promised, and checked by the hub.
         quantum_ps: all times of this node are multiples of it (a clock period); 0: no such limit.
         model: versions of model and tools, for the record.
-        caps: capabilities; none is defined yet.
+        caps: capabilities; "wave": this node writes waveforms to the path (without suffix) in COSIM_WAVE, if that is set.
         link: "fast" (plain socket, this thread) or "zmq" (libzmq).
 
     Attributes after joining: `plan` (`AttachPlan`), `params` (of the topology), `seed`, `now` (time of the last input taken or

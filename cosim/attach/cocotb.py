@@ -73,7 +73,7 @@ class RtlNode:
         self.grants = self.idle_grants = 0  # idle: the clock stood still throughout, and no input was there
         self._running = False
         self._due = NEVER  # next sampling point at which there is something to do
-        self._sampled = -1  # the last one
+        self._sampled = -period_ps  # the last one
 
     async def serve(self) -> None:
         """Until the end of the run. Raises AttachError."""

@@ -53,6 +53,7 @@ extern "C" {
 #define CSA_MAX_PARAMS 16384
 #define CSA_MAX_DEPTH 32
 #define CSA_NAME 64
+#define CSA_MAX_CAPS 4
 
 #define CSA_NEVER ((uint64_t)0x7fffffffffffffff)
 
@@ -142,6 +143,8 @@ int csa_open(csa *c, const char *endpoint, const char *name, const char *token, 
              uint64_t lookahead_ps, uint64_t quantum_ps, const char *model);
 /* The same, as told by COSIM_ENDPOINT, COSIM_NAME and COSIM_TOKEN_FILE. */
 int csa_open_env(csa *c, const csa_port *ports, int nports, uint64_t lookahead_ps, uint64_t quantum_ps, const char *model);
+/* Before csa_open: what this program can, for its HELLO, such as "wave"; `name` must stay. -1: more than CSA_MAX_CAPS. */
+int csa_capability(const char *name);
 /* Reset is done: first own event, and earliest send without an input. */
 int csa_ready(csa *c, uint64_t next_event, uint64_t next_out);
 /* Block until the next grant: 1; 0: the run is over; -1: an error. */
@@ -889,6 +892,15 @@ static int csa__receive(csa *c, zmq_msg_t *frame, long timeout_ms) {
     }
 }
 
+static const char *csa__caps[CSA_MAX_CAPS];
+static int csa__ncaps;
+
+int csa_capability(const char *name) {
+    if (csa__ncaps == CSA_MAX_CAPS) return -1;
+    csa__caps[csa__ncaps++] = name;
+    return 0;
+}
+
 static void csa__put_hello(csa__out *o, const char *name, const char *token, const csa_port *ports, int nports,
                            uint64_t lookahead_ps, uint64_t quantum_ps, const char *model) {
     int i;
@@ -910,7 +922,8 @@ static void csa__put_hello(csa__out *o, const char *name, const char *token, con
     csa__put_str(o, "quantum_ps");
     csa__put_int(o, quantum_ps);
     csa__put_str(o, "caps");
-    csa__put_array(o, 0);
+    csa__put_array(o, (uint32_t)csa__ncaps);
+    for (i = 0; i < csa__ncaps; i++) csa__put_str(o, csa__caps[i]);
     csa__put_str(o, "model");
     csa__put_map(o, 1);
     csa__put_str(o, "model");
@@ -1192,7 +1205,7 @@ static int csa__request(csa *c, const char *port, int kind, uint64_t address, ui
             if (whole && size < 8) value &= ((uint64_t)1 << 8 * size) - 1;
             f[n++] = whole ? csa_int(value) : csa_bin(bytes, size);
         }
-        f[n++] = csa_int((uint64_t)attr);
+        f[n++] = csa_int((uint32_t)attr); /* bit 31 belongs to a PASID */
         if (tag) *tag = c->tag;
         if (kind != CSA_WRITE_POSTED) c->tag++;
         return csa__emit(c, &c->links[k], kind, f, n, at);

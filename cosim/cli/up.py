@@ -47,6 +47,10 @@ from cosim.cli.common import entries, parse_sets
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("-d", "--detach", is_flag=True, help="Return once the run has started; see ps, logs, why, down.")
+@click.option(
+    "--wave", is_flag=True, help="Every external node writes waveforms: waves/NODE.vcd or .fst in the run directory."
+)
+@click.option("--wave-of", multiple=True, metavar="NODE", help="Only this external node does; may be repeated.")
 @click.option("--allow-models", multiple=True, metavar="PREFIX", help="Let the topology load models from this package.")
 @click.option(
     "--stall-limit", default=30.0, show_default=True, metavar="SECONDS", help="Wall-clock limit of one grant; 0 is off."
@@ -130,6 +134,7 @@ async def _up(options: dict[str, Any]) -> int:
         set=parse_sets(options["sets"]),
         stall_limit_s=options["stall_limit"],
         join_limit_s=options["join_limit"],
+        wave=options["wave_of"] or options["wave"],
         **arguments,
     ) as run:
         async with anyio.create_task_group() as group:

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 
 from cosim.errors import Interrupted, UsageError
+from cosim.run.attached import with_waves
 from cosim.run.rundir import RunDir, find_run
 from cosim.run.supervisor import LINKS, STARTS, Event, Limits, Supervisor
 from cosim.topo.placement import Traffic
@@ -98,6 +99,7 @@ async def launch(
     link: str = "fast",
     profile: str | os.PathLike[str] | None = None,
     start: str = "fork",
+    wave: bool | Sequence[str] = (),
 ) -> AsyncIterator[Run]:
     """Start a run; on leaving the context it is ended if it still runs.
 
@@ -116,6 +118,7 @@ async def launch(
         join_limit_s: wall-clock limit for all workers to be ready; 0 is by their number.
         profile: a run (its directory, or a topology's name) whose measured traffic decides which nodes share a worker.
         start: "fork" (workers are forked by a process that has imported their code) or "exec" (each starts from nothing).
+        wave: external nodes that write waveforms into waves/ of the run directory; True: all. A node that can't ends the run.
         link: "fast" (ZMTP by the main thread) or "zmq" (libzmq) between workers and hub; never changes results.
 
     Raises:
@@ -145,11 +148,12 @@ async def launch(
         allow_models=allow_models,
         traffic=None if profile is None else _traffic(os.fspath(profile)),
     )
-    directory = RunDir.create(resolved.plan.name, Path(run_dir) if run_dir is not None else None)
-    directory.write("plan.json", resolved.plan.to_dict())
+    plan = with_waves(resolved.plan, wave)
+    directory = RunDir.create(plan.name, Path(run_dir) if run_dir is not None else None)
+    directory.write("plan.json", plan.to_dict())
     directory.write("topology.yaml", resolved.topology_yaml)
     supervisor = Supervisor(
-        resolved.plan,
+        plan,
         directory,
         in_process=resolved.workers == "0",
         limits=Limits(stall_limit_s, join_limit_s),

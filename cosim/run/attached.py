@@ -1,7 +1,8 @@
 """The supervisor's side of foreign nodes: their secrets, how each is started, and how it is told where to connect.
 
 A foreign process finds four variables in its environment: COSIM_ENDPOINT, COSIM_NAME, COSIM_TOKEN_FILE (a file of mode 0600 in
-the run's socket directory) and COSIM_RUN_DIR. One that is started by somebody else gets them from ``attach/NAME.env``.
+the run's socket directory) and COSIM_RUN_DIR; with ``--wave`` also COSIM_WAVE, the path without suffix of the waveforms that it
+has to write. One that is started by somebody else gets them from ``attach/NAME.env``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,41 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cosim.core.plan import NodePlan, Plan
+from cosim.errors import UsageError
 from cosim.run.spawn import Child, child_environment
 
 PYTHON = "python"
 """First word of an argv that stands for the interpreter that runs cosim."""
+
+
+def with_waves(plan: Plan, wave: bool | Sequence[str]) -> Plan:
+    """The plan, in which the external nodes that `wave` names (True: all) write waveforms.
+
+    Raises:
+        UsageError: a name is not that of an external node, or there is none.
+    """
+    if not wave:
+        return plan
+    have = [node.name for node in plan.nodes if node.external is not None]
+    wanted = set(have if wave is True else wave)
+    if not wanted or wanted - set(have):
+        text = ", ".join(sorted(wanted - set(have))) or "none"
+        raise UsageError(
+            f"waveforms must be of external nodes, which are {', '.join(have) or 'none'} in {plan.name}, not of {text}",
+            code="wave",
+            where="--wave-of" if wanted else "--wave",
+            next_step="name external nodes" if have else "choose a topology whose models block has an external node",
+        )
+    nodes = (
+        node._replace(external={**node.external, "wave": True}) if node.external and node.name in wanted else node
+        for node in plan.nodes
+    )
+    return plan._replace(nodes=tuple(nodes))
 
 
 class Group:
@@ -105,7 +133,12 @@ class Attached:
         return self._sockets / f"{node.name}.token"
 
     def _variables(self, node: NodePlan) -> dict[str, str]:
+        assert node.external is not None
+        waves = self._directory / "waves"
+        if node.external.get("wave"):
+            waves.mkdir(exist_ok=True)
         return {
+            **({"COSIM_WAVE": str(waves / node.name)} if node.external.get("wave") else {}),
             "COSIM_ENDPOINT": self._endpoint,
             "COSIM_NAME": node.name,
             "COSIM_TOKEN_FILE": str(self._token_file(node)),
@@ -126,6 +159,7 @@ class Attached:
         first, *rest = node.external["argv"]
         command = [sys.executable if first == PYTHON else first, *rest]
         log = self._directory / "workers" / f"{node.name}.log"
+        inherited = {name: value for name, value in child_environment().items() if name != "COSIM_WAVE"}
         with log.open("wb") as file:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "cosim.run.guard", str(os.getpid()), *command],
@@ -134,6 +168,6 @@ class Attached:
                 stderr=file,
                 cwd=node.external["cwd"],
                 process_group=0,
-                env={**child_environment(), **node.external["env"], **self._variables(node)},
+                env={**inherited, **node.external["env"], **self._variables(node)},
             )
         return ForeignChild(node.name, Group(popen), log)

@@ -208,7 +208,7 @@ class Endpoint:
 async def endpoint(dut: Any) -> None:
     """The node's life."""
     model = {"rtl": "smmute.v", "simulator": f"{cocotb.SIM_NAME} {cocotb.SIM_VERSION}", "cocotb": cocotb.__version__}
-    with AttachClient.from_env(ports=PORTS, quantum_ps=0, model=model, kind="rtl") as client:
+    with AttachClient.from_env(ports=PORTS, quantum_ps=0, model=model, caps=("wave",), kind="rtl") as client:
         node = Endpoint(dut, client).node
         await node.serve()
         dut._log.info("end at %d ps after %d grants, %d of them idle", client.now, node.grants, node.idle_grants)

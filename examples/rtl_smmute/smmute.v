@@ -1,8 +1,9 @@
-// The SMMUv3 test engine as RTL: frames of two functions, a MEMCPY engine with a DMA channel, MSI-X (TF-A-Tests,
-// SMMUv3TestEngine.h; PCI Express Base Specification 6.1.4 and 7.7.2). Configuration space and BAR decode are the adapter's.
+// The SMMUv3 test engine as RTL: frames of two functions, an engine (MEMCPY, RAND48, SUM64) with a DMA channel, MSI-X
+// (TF-A-Tests, SMMUv3TestEngine.h; PCI Express Base Specification 6.1.4 and 7.7.2). Configuration space and BAR decode are the
+// adapter's.
 //
 // One access of 32 bits at a time on the register channel; `rsp_*` answers in the next cycle. One engine serves the frames of
-// both functions in the order of their commands. Other commands than MEMCPY end as misconfigured.
+// both functions in the order of their commands.
 
 `timescale 1ps/1ps
 
@@ -58,9 +59,9 @@ module smmute (
     output wire         busy,
     output wire [31:0]  ahead
 );
-    localparam [31:0] HALTED = 1, MEMCPY = 2, MISCONFIGURED = 32'hFFFFFFFE, ERROR = 32'hFFFFFFFF;
+    localparam [31:0] HALTED = 1, MEMCPY = 2, RAND48 = 3, SUM64 = 4, MISCONFIGURED = 32'hFFFFFFFE, ERROR = 32'hFFFFFFFF;
     localparam [4:0] CMD = 0, UCTRL = 1, LAUNCHED = 2, RETURNED = 3, MSIADDRESS = 4, MSIDATA = 6, ATTRIBUTES = 8, SEED = 9,
-        BEGIN = 10, END = 12, STRIDE = 14, UDATA0 = 16, UDATA2 = 20, DOWNSTREAM = 1, SUBSTREAM = 3;
+        BEGIN = 10, END = 12, STRIDE = 14, UDATA0 = 16, UDATA1 = 18, UDATA2 = 20, DOWNSTREAM = 1, SUBSTREAM = 3;
     localparam [3:0] IDLE = 0, START = 1, SPAN = 2, READ = 3, READ_WAIT = 4, WRITE = 5, WRITE_WAIT = 6, FINISH = 7, FIRE = 8,
         MSI_WAIT = 9, SWEEP = 10;
     localparam [4:0] MSI_TAG = 16;
@@ -90,15 +91,17 @@ module smmute (
     reg [3:0]   state;
     reg [10:0]  job;                     // {function, pair, frame}
     reg [63:0]  first, last, stride, destination, low, high, from, to, left;
-    reg [31:0]  attributes, substream, order;
-    reg [47:0]  random;
+    reg [31:0]  doing, attributes, substream, order;
+    reg [47:0]  random;                  // of the order
+    reg [47:0]  fill;                    // of RAND48's bytes; the next one is for address fill_at
+    reg [63:0]  fill_at, fill_start, sum;
     reg [63:0]  count;
     reg [4:0]   used, next, outstanding;
     reg [511:0] data [0:15];
     reg [63:0]  source_of [0:15], target_of [0:15];
     reg [6:0]   size_of [0:15];
     reg [15:0]  failed;
-    reg         bad, more, fresh;        // fresh: no later command was given to this frame
+    reg         filled, bad, more, fresh;        // fresh: no later command was given to this frame
     reg [63:0]  bad_address;
     reg [10:0]  vector;
     reg         fn, sweeping, sweep;
@@ -121,12 +124,17 @@ module smmute (
         prot = {half[10], 1'b1, half[8]};
     endfunction
 
+    function [47:0] lcg(input [47:0] x);
+        lcg = x * 48'h5DEECE66D + 48'hB;
+    endfunction
+
     function [63:0] pair64(input [10:0] which, input [4:0] word);
         pair64 = {frames[at(which, 0, word + 1)], frames[at(which, 0, word)]};
     endfunction
 
     function misconfigured(input [10:0] w, input [31:0] command);
-        misconfigured = command != MEMCPY
+        misconfigured = (command != MEMCPY && command != RAND48 && command != SUM64)
+            || (command == SUM64 && (frames[at(w, 0, BEGIN)][2:0] != 0 || frames[at(w, 0, END)][2:0] != 7))
             || pair64(w, MSIADDRESS) > 1
             || (pair64(w, MSIADDRESS) == 1 && frames[at(w, 0, MSIDATA)] >= 2048)
             || pair64(w, STRIDE) == 0 || (pair64(w, STRIDE) != 1 && frames[at(w, 0, STRIDE)] % 8 != 0)
@@ -241,6 +249,9 @@ module smmute (
             order = frames[at(job, 0, SEED)];
             substream = frames[at(job, 1, SUBSTREAM)];
             random = {order, 16'h330E};
+            doing = frames[at(job, 0, CMD)];
+            filled = 0;
+            sum = 0;
             low = 0;
             high = stride == 1 ? (last >> 12) - (first >> 12) : (last - 7 - first) / stride;
             count = cfg_latency + (stride == 1 ? last - first + 1 : (high + 1) * 8) / cfg_rate;
@@ -255,7 +266,7 @@ module smmute (
     reg [63:0] number;
     task next_span;
         begin
-            random = random * 48'h5DEECE66D + 48'hB;
+            random = lcg(random);
             if (order == 0 || (order != 32'hFFFFFFFF && !random[17])) begin
                 number = low;
                 low = low + 1;
@@ -263,7 +274,7 @@ module smmute (
                 number = high;
                 high = high - 1;
             end
-            if (order != 0 && order != 32'hFFFFFFFF) random = random * 48'h5DEECE66D + 48'hB;
+            if (order != 0 && order != 32'hFFFFFFFF) random = lcg(random);
             if (stride == 1) begin
                 from = ((first >> 12) + number) << 12;
                 left = from + 4096;
@@ -274,8 +285,35 @@ module smmute (
                 from = first + number * stride;
                 left = 8;
             end
-            to = destination + from - first;
+            to = doing == MEMCPY ? destination + from - first : from;
             more = low <= high && high != 64'hFFFFFFFFFFFFFFFF;
+        end
+    endtask
+
+    // RAND48's bytes: the generator, two steps a byte, starts anew at the begin of the range and of each 4 KiB.
+    reg [63:0] start;
+    task fill_chunk;
+        begin
+            start = {from[63:12], 12'b0};
+            if (start < first) start = first;
+            if (!filled || start != fill_start || from < fill_at) begin
+                filled = 1;
+                fill_start = start;
+                fill_at = start;
+                fill = {order ^ start[63:32] ^ start[31:0], 16'h330E};
+            end
+            while (fill_at != from) begin
+                fill = lcg(lcg(fill));
+                fill_at = fill_at + 1;
+            end
+            data[used[3:0]] = 0;
+            for (i = 0; i < room; i = i + 1) begin
+                fill = lcg(fill);
+                data[used[3:0]][8 * i +: 8] = fill[24:17];
+                fill = lcg(fill);
+            end
+            fill_at = from + room;
+            failed[used[3:0]] = 0;
         end
     endtask
 
@@ -285,14 +323,17 @@ module smmute (
         begin
             room = 64 - (from[5:0] > to[5:0] ? from[5:0] : to[5:0]);
             if (room > left) room = left;
-            launched;
             source_of[used[3:0]] = from;
             target_of[used[3:0]] = to;
             size_of[used[3:0]] = room[6:0];
-            if (cfg_master[job[10]]) begin
+            if (doing == RAND48) begin
+                fill_chunk;
+            end else if (cfg_master[job[10]]) begin
+                launched;
                 request(0, from, room[6:0], used, attributes[15:0]);
                 failed[used[3:0]] = 0;
             end else begin
+                launched;
                 failed[used[3:0]] = 1;
             end
             used = used + 1;
@@ -300,6 +341,14 @@ module smmute (
             to = to + room;
             left = left - room;
         end
+    endtask
+
+    // A completion has zeros above the bytes that were asked for.
+    task add;
+        for (i = 0; i < 16; i = i + 1)
+            if (i < used)
+                sum = sum + data[i][63:0] + data[i][127:64] + data[i][191:128] + data[i][255:192]
+                    + data[i][319:256] + data[i][383:320] + data[i][447:384] + data[i][511:448];
     endtask
 
     task judge(input writes);
@@ -318,6 +367,8 @@ module smmute (
             if (bad) begin
                 {frames[at(job, 0, UDATA2 + 1)], frames[at(job, 0, UDATA2)]} = bad_address;
                 ev_error <= 1;
+            end else if (doing == SUM64) begin
+                {frames[at(job, 0, UDATA1 + 1)], frames[at(job, 0, UDATA1)]} = sum;
             end
             state = IDLE;
             if (frames[at(job, 0, MSIADDRESS)] == 1) begin
@@ -388,7 +439,11 @@ module smmute (
                 if (outstanding == 0) begin
                     judge(0);
                     next = 0;
-                    state = bad ? FINISH : WRITE;
+                    if (doing == SUM64 && !bad) begin
+                        add;
+                        used = 0;
+                        state = left == 0 && !more ? FINISH : SPAN;
+                    end else state = bad ? FINISH : WRITE;
                 end
             WRITE:
                 if (!dma_valid) begin
