@@ -1,0 +1,367 @@
+"""Stock QEMU as a GICv3 with ITS: a paused `virt` machine whose state moves only when it is told to; docs/attach-qemu.md.
+
+The machine never runs. Registers and RAM are reached by qtest, in which an access and all its consequences are done when it is
+answered; a system register of a CPU by one single step of an MRS or MSR in scratch RAM; an interrupt line by ISR_EL1 of that
+CPU. An MSI of DeviceID 0 is a write to GITS_TRANSLATER by qtest, one of another DeviceID is sent by the PCI function with that
+requester ID: QEMU's device `edu`, of which only the MSI capability is used. None of it depends on wall-clock time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from cosim.attach.qemu_wire import Gdb, QemuError, Qmp, QTest
+
+__all__ = [
+    "GICD",
+    "GICR",
+    "GITS",
+    "LINES",
+    "RAM",
+    "TRANSLATER",
+    "QemuError",
+    "QemuGic",
+    "Window",
+    "encoding",
+    "version",
+]
+
+BINARY = "qemu-system-aarch64"
+PACKAGE = "Debian package qemu-system-arm"
+_SLICE_S = 0.25
+START_S = 30.0
+"""Wall-clock limit of QEMU's start."""
+ANSWER_S = 20.0
+"""Wall-clock limit of one answer, unless another one is given."""
+
+MIB = 1 << 20
+GICD, GITS, GICR, RAM = 0x0800_0000, 0x0808_0000, 0x080A_0000, 0x4000_0000
+GITS_TRANSLATER_FRAME, FRAME = GITS + 0x1_0000, 0x1_0000
+TRANSLATER = GITS_TRANSLATER_FRAME + 0x40
+GICR_STRIDE = {"3": 0x2_0000, "4.0": 0x4_0000}
+SPIS = 256
+LINES = ("irq", "fiq")
+
+# QEMU's device edu (docs/specs/edu): registers in BAR 0, MSI capability.
+_ECAM, _MMIO32 = 0x40_1000_0000, 0x1000_0000
+_BAR0, _COMMAND, _MSI_CAPABILITY = 0x10, 0x04, 0x40
+_RAISE, _ACKNOWLEDGE = 0x60, 0x64
+
+_ISR_EL1 = (3, 0, 12, 1, 0)
+_CPU_ON = 0xC400_0003  # PSCI, 64-bit calls
+_HVC, _SMC = 0xD400_0002, 0xD400_0003
+
+
+class Window(NamedTuple):
+    """A range of QEMU's physical addresses, in bytes."""
+
+    base: int
+    size: int
+
+    def holds(self, address: int, size: int) -> bool:
+        """Whether an access lies in it."""
+        return self.base <= address and address + size <= self.base + self.size
+
+
+def encoding(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
+    """A system register as a number of 16 bits: op0, op1, CRn, CRm, op2 from the top, as in instructions."""
+    return op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+
+
+def version(binary: str = BINARY) -> str:
+    """What `binary` says about itself, such as ``QEMU emulator version 7.2.22 (...)``. Raises QemuError."""
+    try:
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=START_S)
+    except FileNotFoundError:
+        raise QemuError(f"{binary} must be installed ({PACKAGE}), but was not found") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise QemuError(f"{binary} must tell its version: {error}") from None
+    first = done.stdout.partition("\n")[0]
+    if done.returncode or "QEMU" not in first:
+        said = (first or done.stderr).strip() or "nothing"
+        raise QemuError(f"{binary} must be QEMU for AArch64 ({PACKAGE}); asked for its version it said {said}")
+    return first
+
+
+def _die_with(parent: int) -> None:
+    """In the child: end when the parent ends, however it ends (PR_SET_PDEATHSIG, prctl(2))."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+    listener.settimeout(_SLICE_S)
+    return listener
+
+
+class QemuGic:
+    """One QEMU process; close it.
+
+    Args:
+        cpus: number of CPUs, affinities 0.0.0.0 upwards; 1 to 16.
+        ram: bytes of RAM at `RAM` that are offered; whole MiB.
+        gic_version: "3" or "4.0".
+        device_ids: DeviceIDs that may send MSIs, besides 0: a slot of PCI bus 0 each, so 8, 0x10, ... 0xf8.
+        binary: of QEMU.
+        answer_s: wall-clock limit of each of its answers; None: no limit.
+
+    Raises:
+        QemuError: from every method; QEMU's own output is in the text.
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpus: int = 2,
+        ram: int = 16 * MIB,
+        gic_version: str = "3",
+        device_ids: Iterable[int] = (),
+        binary: str = BINARY,
+        answer_s: float | None = ANSWER_S,
+    ) -> None:
+        self.cpus, self.ram_size, self.gic_version = cpus, ram, gic_version
+        self.device_ids = tuple(sorted(set(device_ids) - {0}))
+        self._check()
+        stride = GICR_STRIDE[gic_version]
+        self.frames = (Window(GICD, FRAME), Window(GITS, 2 * FRAME), Window(GICR, cpus * stride))
+        self.ram = Window(RAM, ram)
+        self._scratch = RAM + ram  # a MiB of its own, which nobody else reaches
+        self._code: dict[int, int] = {}
+        self._binary, self._answer_s = binary, answer_s
+        self._output = tempfile.TemporaryFile()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._streams: list[QTest | Qmp | Gdb] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        if self.gic_version not in GICR_STRIDE:
+            raise ValueError(f"gic_version must be one of {', '.join(GICR_STRIDE)}, not {self.gic_version!r}")
+        if not 1 <= self.cpus <= 16:
+            raise ValueError(f"cpus must be 1 to 16, not {self.cpus}")
+        if self.ram_size <= 0 or self.ram_size % MIB:
+            raise ValueError(f"ram must be a multiple of 1 MiB, not {self.ram_size} bytes")
+        for device_id in self.device_ids:
+            if device_id % 8 or not 8 <= device_id <= 0xF8:
+                raise ValueError(
+                    f"a DeviceID must be 0 or the requester ID of a slot of bus 0 (8, 0x10, ... 0xf8), not {device_id:#x}"
+                )
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def _command(self, folder: Path) -> list[str]:
+        virtualization = "on" if self.gic_version == "4.0" else "off"
+        command = [
+            self._binary, "-nodefaults", "-display", "none", "-S", "-accel", "tcg,thread=single,tb-size=8", "-cpu", "cortex-a57",
+            "-machine", f"virt,gic-version={self.gic_version[0]},its=on,virtualization={virtualization}",
+            "-smp", str(self.cpus), "-m", f"{self.ram_size // MIB + 1}M",
+            "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null", "-qmp", f"unix:{folder}/qmp",
+            "-chardev", f"socket,id=gdb,path={folder}/gdb", "-gdb", "chardev:gdb",
+        ]  # fmt: skip
+        for device_id in self.device_ids:
+            command += ["-device", f"edu,addr={device_id >> 3:#x}.0"]
+        return command
+
+    def _start(self) -> None:
+        with tempfile.TemporaryDirectory(
+            prefix="cosim-qemu-"
+        ) as name:  # of the sockets, which need no names afterwards
+            qtest, qmp, gdb = self._connect(Path(name))
+        self._qtest = QTest(qtest)
+        self._streams.append(self._qtest)
+        try:
+            self._qmp = Qmp(qmp)
+            self._gdb = Gdb(gdb)
+            self._streams += [self._qmp, self._gdb]
+            self._gic = self._find("child<arm-gicv3>")
+            self._set_up()
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def _connect(self, folder: Path) -> list[socket.socket]:
+        """Start the process, which connects to three sockets of ours."""
+        names = ("qtest", "qmp", "gdb")
+        parent = os.getpid()
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(_listen(folder / name)) for name in names]
+            try:
+                self._process = subprocess.Popen(
+                    self._command(folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=lambda: _die_with(parent),
+                )
+            except FileNotFoundError:
+                raise QemuError(f"{self._binary} must be installed ({PACKAGE}), but was not found") from None
+            except OSError as error:
+                raise QemuError(f"{self._binary} must start, but: {error}") from None
+            return [self._accept(name, listener) for name, listener in zip(names, listeners, strict=True)]
+
+    def _accept(self, name: str, listener: socket.socket) -> socket.socket:
+        assert self._process is not None
+        for _ in range(int(START_S / _SLICE_S)):
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                if self._process.poll() is not None:
+                    break
+                continue
+            connection.settimeout(self._answer_s)
+            return connection
+        raise self._blame(QemuError(f"{self._binary} must connect to its {name} socket within {START_S:g} s"))
+
+    def _blame(self, error: QemuError) -> QemuError:
+        """The error with what is known about the process."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            state = "it is still there"
+        else:
+            state = f"it ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
+        self._output.seek(0)
+        output = self._output.read().decode(errors="replace").strip()[-1000:]
+        return QemuError(f"{error}; {state}, and its output is: {output or 'nothing'}")
+
+    def _find(self, kind: str) -> str:
+        for entry in self._qmp.command("qom-list", path="/machine/unattached"):
+            if entry["type"] == kind:
+                return f"/machine/unattached/{entry['name']}"
+        raise QemuError(f"QEMU's machine must have a device of type {kind}, but has none")
+
+    def _set_up(self) -> None:
+        """What firmware would do: secondary CPUs on, PCI functions configured."""
+        call = _SMC if self.gic_version == "4.0" else _HVC
+        for cpu in range(1, self.cpus):
+            at = self._instruction(call)
+            answer = self._gdb.step(0, {0: _CPU_ON, 1: cpu, 2: self._scratch, 3: 0, Gdb.PC: at})[1]
+            if answer:
+                raise QemuError(f"PSCI CPU_ON of CPU {cpu} must give 0, not {answer:#x}")
+        for device_id in self.device_ids:
+            config, bar = self._function(device_id)
+            store = self._qtest.store
+            store(config + _BAR0, 4, bar)
+            store(config + _COMMAND, 2, 0b110)  # memory space, bus master
+            store(config + _MSI_CAPABILITY + 4, 4, TRANSLATER)
+            store(config + _MSI_CAPABILITY + 8, 4, 0)
+            store(config + _MSI_CAPABILITY + 2, 2, 0x81)  # 64-bit address, enabled
+
+    def _function(self, device_id: int) -> tuple[int, int]:
+        """Addresses of a function's configuration space and of its BAR 0."""
+        return _ECAM + (device_id << 12), _MMIO32 + (device_id >> 3) * MIB
+
+    def reset(self) -> None:
+        """As after power-on, but RAM keeps its contents."""
+        try:
+            self._qmp.command("system_reset", event="RESET")
+            self._set_up()
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def close(self) -> None:
+        """End the process."""
+        for stream in self._streams:
+            stream.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+    # -- accesses ------------------------------------------------------------------------------------------------------
+
+    def load(self, address: int, size: int) -> int:
+        """Read a register: 1, 2, 4 or 8 bytes."""
+        try:
+            return self._qtest.load(address, size)
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def store(self, address: int, size: int, value: int) -> None:
+        """Write a register."""
+        try:
+            self._qtest.store(address, size, value)
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of RAM."""
+        try:
+            return self._qtest.read(address, size)
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store bytes in RAM."""
+        try:
+            self._qtest.write(address, data)
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    def msi(self, device_id: int, event_id: int) -> None:
+        """A write of EventID (16 bits) to GITS_TRANSLATER by the device with DeviceID 0 or one of `device_ids`."""
+        if device_id == 0:
+            self.store(TRANSLATER, 4, event_id)
+            return
+        config, bar = self._function(device_id)
+        self.store(config + _MSI_CAPABILITY + 12, 2, event_id)
+        self.store(bar + _RAISE, 4, 1)
+        self.store(bar + _ACKNOWLEDGE, 4, 1)
+
+    def spi(self, number: int, level: int) -> None:
+        """Drive the input of SPI `number`, INTID 32 + `number`."""
+        try:
+            self._qtest.command(f"set_irq_in {self._gic} unnamed-gpio-in {number} {level}")
+        except QemuError as error:
+            raise self._blame(error) from None
+
+    # -- CPUs ----------------------------------------------------------------------------------------------------------
+
+    def mrs(self, cpu: int, register: int) -> int | None:
+        """Read a system register (see `encoding`) on a CPU at EL1 (GICv4.0: EL2); None: undefined there."""
+        return self._execute(cpu, 0xD520_0000 | (register & 0xFFFF) << 5, 0)
+
+    def msr(self, cpu: int, register: int, value: int) -> bool:
+        """Write a system register; False: undefined there."""
+        return self._execute(cpu, 0xD500_0000 | (register & 0xFFFF) << 5, value) is not None
+
+    def lines(self, cpu: int) -> tuple[int, int]:
+        """Levels of a CPU's IRQ and FIQ inputs."""
+        pending = self.mrs(cpu, encoding(*_ISR_EL1))
+        if pending is None:
+            raise QemuError(f"ISR_EL1 must be readable on CPU {cpu}")
+        return pending >> 7 & 1, pending >> 6 & 1
+
+    def _execute(self, cpu: int, opcode: int, value: int) -> int | None:
+        """One instruction with x0 = `value`; x0 after it, None if it took an exception."""
+        try:
+            at = self._instruction(opcode)
+            pc, value = self._gdb.step(cpu, {0: value, Gdb.PC: at})
+        except QemuError as error:
+            raise self._blame(error) from None
+        return value if pc == at + 4 else None
+
+    def _instruction(self, opcode: int) -> int:
+        """Address of an instruction in scratch RAM; each has its own place, so that code never changes."""
+        at = self._code.get(opcode)
+        if at is None:
+            at = self._code[opcode] = self._scratch + 4 * len(self._code)
+            self._qtest.write(at, opcode.to_bytes(4, "little"))
+        return at
