@@ -26,6 +26,8 @@ class Faults(HubState):
                 self._take(*item)
             elif not self.link.joined(identity) or time.monotonic() > deadline:
                 return
+            else:
+                self.link.wait(20)
 
     def _lose(self, worker: int, text: str) -> None:
         if worker in self._lost or worker in self._finals:
@@ -38,9 +40,9 @@ class Faults(HubState):
         self._error(
             "worker-lost",
             f"worker process of {self._nodes_text(worker)} is gone: {text}; its last simulated time was {fmt(self._now[worker])}",
-            node=self.plan.nodes[self.plan.groups[worker][0]].name,
+            node=self.plan.nodes[self.groups[worker][0]].name,
             sim_time_ps=self._now[worker],
-            where=f"worker w{worker}, pid {self._pid.get(worker, 'unknown')}",
+            where=f"worker w{self.served[worker]}, pid {self._pid.get(worker, 'unknown')}",
             next_step="see log.jsonl and the journal in the run directory; waiting for it: "
             + (", ".join(blocked[:8]) or "nobody"),
             exit_code=4,
@@ -52,9 +54,9 @@ class Faults(HubState):
         self._error(
             rule,
             f"{self._nodes_text(worker)} broke a rule of the protocol ({rule}): {text}",
-            node=self.plan.nodes[self.plan.groups[worker][0]].name,
+            node=self.plan.nodes[self.groups[worker][0]].name,
             sim_time_ps=self._now[worker],
-            where=f"worker w{worker}",
+            where=f"worker w{self.served[worker]}",
             next_step="docs/attach.md explains the rule, `cosim conform` shows it to you alone"
             if worker in self._foreign
             else "docs/protocol.md explains the rule; a Python worker that breaks it is a fault of cosim: please report it",
@@ -82,5 +84,5 @@ class Faults(HubState):
         self._end("error")
 
     def _nodes_text(self, worker: int) -> str:
-        names = [self.plan.nodes[node].name for node in self.plan.groups[worker]]
+        names = [self.plan.nodes[node].name for node in self.groups[worker]]
         return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more nodes"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cosim.core.barrier import Barrier
+from cosim.core.bounds import Distances
 from cosim.core.plan import Plan
 from cosim.core.time import NEVER
-from cosim.run.foreign import foreign_nodes
+from cosim.run.foreign import Foreign, foreign_nodes
 from cosim.run.hubparts import HubLink, Journal, SideRecords
 
 Emit = Callable[[list[Any]], None]
@@ -46,15 +47,16 @@ class HubState:
         self.link = link
         self.emit = emit
         self.commands = commands
-        self.journal = Journal(journal, len(plan.groups))
-        count = len(plan.groups)
+        self.served = self._served()
+        self.groups = [plan.groups[number] for number in self.served]
+        self.journal = self._journal(journal)
+        count = len(self.groups)
         distances = plan.distances()
         self._returns = distances.returns(plan.groups)
-        self.names = [self._worker_name(group) for group in plan.groups]
-        until = NEVER if plan.until is None else plan.until
-        self.barrier = Barrier(distances.between(plan.groups), until=until, names=self.names)
-        self._foreign = foreign_nodes(plan, self._returns, tokens or {}, stall_s)
-        self._identity = [f"w{w}".encode() if w not in self._foreign else self.names[w].encode() for w in range(count)]
+        self.names = [self._worker_name(group) for group in self.groups]
+        self.barrier = self._barrier(distances)
+        self._foreign = self._foreign_workers(tokens or {}, stall_s)
+        self._identity = [self._called(worker).encode() for worker in range(count)]
         self._worker = {identity: worker for worker, identity in enumerate(self._identity)}
         self._pid: dict[int, int] = {}
         self._ready: set[int] = set()
@@ -76,6 +78,39 @@ class HubState:
         self._join_timeout = join_timeout_s
         self._stall = stall_s
         self._next_progress = 0.0
+
+    # What differs between a hub that serves all workers, a host's, and the root over hosts:
+
+    def _served(self) -> Sequence[int]:
+        """Numbers in the plan of those that join here. The hub itself counts them from 0."""
+        return range(len(self.plan.groups))
+
+    def _barrier(self, distances: Distances) -> Barrier:
+        until = NEVER if self.plan.until is None else self.plan.until
+        return Barrier(distances.between(self.plan.groups), until=until, names=self.names)
+
+    def _journal(self, folder: Path | None) -> Journal:
+        return Journal(folder, len(self.groups))
+
+    def _foreign_workers(self, tokens: Mapping[str, str], stall_s: float) -> dict[int, Foreign]:
+        return foreign_nodes(self.plan, self._returns, tokens, stall_s)
+
+    def _called(self, worker: int) -> str:
+        """The name under which a worker connects."""
+        number = self.served[worker]
+        return f"w{number}" if worker not in self._foreign else self.names[worker]
+
+    def _plan_of(self, worker: int) -> bytes:
+        """What its WELCOME carries."""
+        number = self.served[worker]
+        return self.plan.worker_plan(number, dict(self._returns[number])).to_msgpack()
+
+    def _figures(self) -> tuple[int, int, int]:
+        """Events, grants and messages so far."""
+        return self.events, self.grants, self.messages
+
+    def _pulse(self, now: float) -> None:
+        """Called again and again while the hub waits for final reports."""
 
     def _worker_name(self, group: tuple[int, ...]) -> str:
         names = [self.plan.nodes[node].name for node in group]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgpack
@@ -31,7 +32,7 @@ class Telling(Faults):
         self.journal.flush()
         if len(self._ready) == len(self.names):
             shown = max(self._now) if horizon >= NEVER else horizon
-            self.emit(["progress", shown, self.events, self.grants, self.messages])
+            self.emit(["progress", shown, self.events, self.grants, self.messages, self.frames])
         if len(self._ready) < len(self.names) and self._stop is None:
             self._check_join(now)
         for worker, since in self._granted_at.items():
@@ -98,7 +99,7 @@ class Telling(Faults):
     def _farewell(self, reason: str) -> None:
         """BYE to every worker that can still answer; collect their final reports."""
         deadline = time.monotonic() + BYE_TIMEOUT_S
-        if not self._errors and reason != "stop":
+        if not self._errors and reason not in ("stop", "error"):
             deadline += 60  # a good end is worth waiting for on a loaded machine
         while True:
             open_workers = [w for w in sorted(self._ready) if w not in self._lost and w not in self._finals]
@@ -108,13 +109,18 @@ class Telling(Faults):
                     self._send(worker, encode(FrameType.BYE, reason, None))
             if not open_workers or time.monotonic() > deadline:
                 return
+            self._pulse(time.monotonic())
             if self.link.wait(50):
                 self._take_commands()
             while (item := self.link.receive()) is not None:
                 self._take(*item)
 
+    def _final_reports(self) -> Mapping[int, Any]:
+        """The final reports of the workers."""
+        return self._finals
+
     def _report(self, reason: str) -> dict[str, Any]:
-        found = gather(self._finals)
+        found = gather(self._final_reports())
         self.messages += found.messages
         for side in found.sides:
             self._side.add(side)
