@@ -57,8 +57,17 @@ class NodePlan(NamedTuple):
     external: Params | None = None
 
 
+class HostPlan(NamedTuple):
+    """One host of a run: its name, where the engine finds it ("" is wherever there is room), the numbers of its workers."""
+
+    name: str
+    address: str
+    workers: tuple[int, ...]
+
+
 class Plan(NamedTuple):
-    """A whole run. `tests` are the names that have to be reported by the software; `groups` the node ids per worker."""
+    """A whole run. `tests` are the names that have to be reported by the software; `groups` the node ids per worker; `hosts`
+    share the workers among them, and are none when all run on the machine of the supervisor."""
 
     name: str
     seed: int
@@ -68,6 +77,7 @@ class Plan(NamedTuple):
     tests: tuple[str, ...] = ()
     parameters: Params = NOTHING
     until: int | None = None
+    hosts: tuple[HostPlan, ...] = ()
 
     def distances(self) -> Distances:
         """Latency distances over the whole topology."""
@@ -90,6 +100,7 @@ class Plan(NamedTuple):
             "tests": list(self.tests),
             "parameters": self.parameters,
             "groups": [list(group) for group in self.groups],
+            **({"hosts": [[h.name, h.address, list(h.workers)] for h in self.hosts]} if self.hosts else {}),
             "nodes": [
                 {
                     "id": n.id,
@@ -121,7 +132,25 @@ class Plan(NamedTuple):
             groups=tuple(tuple(group) for group in data["groups"]),
             nodes=tuple(_node(n) for n in data["nodes"]),
             links=tuple(LinkPlan(*k) for k in data["links"]),
+            hosts=tuple(HostPlan(name, address, tuple(workers)) for name, address, workers in data.get("hosts", ())),
         )
+
+    def host_part(self, host: int) -> Plan:
+        """What the hub of host number `host` has to know: the whole shape (nodes, links, workers, hosts), but params, address
+        maps and link attributes only where they concern a node of that host."""
+        own = {node for worker in self.hosts[host].workers for node in self.groups[worker]}
+        return self._replace(
+            parameters={},
+            nodes=tuple(n if n.id in own else n._replace(params={}, maps={}, external=None) for n in self.nodes),
+            links=tuple(
+                k if k.src in own or k.dst in own or not k.attributes else k._replace(attributes={}) for k in self.links
+            ),
+        )
+
+    def host_of_worker(self) -> list[int]:
+        """The number of each worker's host."""
+        found = {worker: number for number, host in enumerate(self.hosts) for worker in host.workers}
+        return [found[worker] for worker in range(len(self.groups))]
 
     def worker_plan(self, worker: int, returns: dict[int, int]) -> WorkerPlan:
         """What worker number `worker` has to know; `returns` from `Distances.returns`."""
