@@ -19,6 +19,7 @@ class Switch:
         self._workers: dict[bytes, MemorySocket] = {}
         self.closed: list[bytes] = []
         self.twice: list[bytes] = []
+        self.refused_peers: list[tuple[str, str]] = []
 
     def connect(self, identity: str) -> MemorySocket:
         """A worker's end."""

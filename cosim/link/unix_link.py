@@ -52,6 +52,7 @@ class FastHubSocket:
         self._control_ready = False
         self.closed: list[bytes] = []
         self.twice: list[bytes] = []
+        self.refused_peers: list[tuple[str, str]] = []  # the directory's mode keeps strangers out
         self.refused = 0
 
     def watch(self, fd: int) -> None:

@@ -46,15 +46,17 @@ def pack_item(item: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def open_hub(endpoint: str) -> Any:
-    """The hub's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq."""
+def open_hub(endpoint: str, keys: dict[str, Any] | None = None) -> Any:
+    """The hub's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq; the latter
+    needs the run's keys (`cosim.link.keys.RunKeys.for_hub`)."""
     if endpoint.startswith("ipc://"):
         from cosim.link.unix_link import FastHubSocket
 
         return FastHubSocket(endpoint)
+    from cosim.link.keys import RunKeys
     from cosim.link.zmq_link import HubSocket
 
-    return HubSocket(endpoint.removeprefix("zmq+"))
+    return HubSocket(endpoint.removeprefix("zmq+"), None if keys is None else RunKeys.from_order(keys))
 
 
 def main() -> int:

@@ -191,8 +191,10 @@ def hub_order(
     join_timeout_s: float,
     stall_s: float,
     tokens: Mapping[str, str] | None = None,
+    keys: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The order that a hub process reads first; `tokens` are the secrets of foreign nodes by name."""
+    """The order that a hub process reads first; `tokens` are the secrets of foreign nodes by name, `keys` those of a tcp link
+    (`cosim.link.keys.RunKeys.for_hub`)."""
     return {
         "endpoint": endpoint,
         "plan": plan.to_dict(),
@@ -200,4 +202,5 @@ def hub_order(
         "join_timeout_s": join_timeout_s,
         "stall_s": stall_s,
         "tokens": dict(tokens or {}),
+        "keys": keys,
     }

@@ -22,6 +22,7 @@ class HubLink(Protocol):
 
     closed: list[bytes]
     twice: list[bytes]
+    refused_peers: list[tuple[str, str]]
 
     def wait(self, timeout_ms: int | None) -> bool: ...
 

@@ -30,6 +30,7 @@ class Telling(Faults):
         horizon = self._horizon()
         self._release_side(horizon)
         self.journal.flush()
+        self._tell_refused()
         if len(self._ready) == len(self.names):
             shown = max(self._now) if horizon >= NEVER else horizon
             self.emit(["progress", shown, self.events, self.grants, self.messages, self.frames])
@@ -43,6 +44,12 @@ class Telling(Faults):
         for number, (deadline, _missing, _found) in list(self._replies.items()):
             if now > deadline:
                 self._reply(number)
+
+    def _tell_refused(self) -> None:
+        """Name the peers that the link has turned away."""
+        for address, reason in self.link.refused_peers:
+            self.emit(["refused", address, reason])
+        self.link.refused_peers.clear()
 
     def _check_join(self, now: float) -> None:
         """Say who is late."""
@@ -120,6 +127,7 @@ class Telling(Faults):
         return self._finals
 
     def _report(self, reason: str) -> dict[str, Any]:
+        self._tell_refused()
         found = gather(self._final_reports())
         self.messages += found.messages
         for side in found.sides:
