@@ -1,0 +1,93 @@
+"""Hosts for a whole test session: their network and daemons are made once, by the first test that needs them.
+
+What is missing is named: the test is skipped, or fails where ``CI`` is set, since there it was to be installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import network as net
+from tests.hosts.services import PROGRAMS, Dask, Slurm, Sshd, find
+
+HOSTS = 4
+"""h0 for the driver, h1 to h3 for host hubs."""
+
+
+def require(lacking: list[str]) -> None:
+    """Skip, or under CI fail, if anything is lacking."""
+    if lacking:
+        text = f"tests on several hosts need {', '.join(sorted(set(lacking)))}"
+        if os.environ.get("CI"):
+            pytest.fail(text, pytrace=False)
+        pytest.skip(text)
+
+
+def require_programs(engine: str) -> None:
+    """`require` the programs of an engine."""
+    packages = PROGRAMS[engine]
+    require([f"{name} (Debian package {package})" for name, package in packages.items() if find(name) is None])
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A folder with a short name (munge's socket is in it), gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="cosim-hosts-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[net.Network]:
+    """Four hosts on a fast network."""
+    require(net.missing())
+    made = net.Network("n", HOSTS)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def sshd(network: net.Network, folder: Path) -> Iterator[Sshd]:
+    """sshd on the hosts."""
+    require_programs("ssh")
+    (folder / "ssh").mkdir()
+    service = Sshd(network, folder / "ssh")
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def slurm(network: net.Network, folder: Path) -> Iterator[Slurm]:
+    """Slurm over the hosts, all nodes idle."""
+    require_programs("slurm")
+    (folder / "slurm").mkdir()
+    service = Slurm(network, folder / "slurm")
+    service.wait()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def dask(network: net.Network, folder: Path) -> Iterator[Dask]:
+    """Dask over the hosts; its workers may still be starting."""
+    if importlib.util.find_spec("distributed") is None:
+        require(["distributed (extra dask)"])
+    (folder / "dask").mkdir()
+    service = Dask(network, folder / "dask")
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session", params=["ssh", "dask", "slurm"])
+def placed_by(request: pytest.FixtureRequest) -> tuple[str, Sshd | Dask | Slurm]:
+    """Each engine that has daemons, with them."""
+    engine: str = request.param
+    service: Sshd | Dask | Slurm = request.getfixturevalue("sshd" if engine == "ssh" else engine)
+    return engine, service
