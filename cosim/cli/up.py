@@ -51,6 +51,13 @@ from cosim.cli.common import entries, parse_sets
     "--wave", is_flag=True, help="Every external node writes waveforms: waves/NODE.vcd or .fst in the run directory."
 )
 @click.option("--wave-of", multiple=True, metavar="NODE", help="Only this external node does; may be repeated.")
+@click.option(
+    "--metrics",
+    is_flag=False,
+    flag_value="127.0.0.1:9464",
+    metavar="[ADDR:PORT]",
+    help="Serve figures of the run to Prometheus, on loopback unless ADDR says otherwise; --metrics alone: 127.0.0.1:9464.",
+)
 @click.option("--allow-models", multiple=True, metavar="PREFIX", help="Let the topology load models from this package.")
 @click.option(
     "--stall-limit", default=30.0, show_default=True, metavar="SECONDS", help="Wall-clock limit of one grant; 0 is off."
@@ -127,6 +134,7 @@ async def _up(options: dict[str, Any]) -> int:
             "link",
             "profile",
             "start",
+            "metrics",
         )
     }
     async with launch(

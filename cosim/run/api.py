@@ -19,6 +19,7 @@ import anyio
 
 from cosim.errors import Interrupted, UsageError
 from cosim.run.attached import with_waves
+from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
 from cosim.run.supervisor import LINKS, STARTS, Event, Limits, Supervisor
 from cosim.topo.placement import Traffic
@@ -52,7 +53,7 @@ class Run:
 
     @property
     def progress(self) -> dict[str, int]:
-        """sim_time_ps, events, grants, messages as last heard from the hub (about ten times a second)."""
+        """sim_time_ps, events, grants, messages, frames as last heard from the hub (about ten times a second)."""
         return dict(self._supervisor.progress)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -100,6 +101,7 @@ async def launch(
     profile: str | os.PathLike[str] | None = None,
     start: str = "fork",
     wave: bool | Sequence[str] = (),
+    metrics: str | None = None,
 ) -> AsyncIterator[Run]:
     """Start a run; on leaving the context it is ended if it still runs.
 
@@ -119,6 +121,7 @@ async def launch(
         profile: a run (its directory, or a topology's name) whose measured traffic decides which nodes share a worker.
         start: "fork" (workers are forked by a process that has imported their code) or "exec" (each starts from nothing).
         wave: external nodes that write waveforms into waves/ of the run directory; True: all. A node that can't ends the run.
+        metrics: "ADDRESS:PORT" at which Prometheus may scrape the run's figures; None is nowhere. See docs/deploy.md.
         link: "fast" (ZMTP by the main thread) or "zmq" (libzmq) between workers and hub; never changes results.
 
     Raises:
@@ -148,6 +151,9 @@ async def launch(
         allow_models=allow_models,
         traffic=None if profile is None else _traffic(os.fspath(profile)),
     )
+    address = None if metrics is None else parse_address(metrics)
+    if address is not None:
+        library()
     plan = with_waves(resolved.plan, wave)
     directory = RunDir.create(plan.name, Path(run_dir) if run_dir is not None else None)
     directory.write("plan.json", plan.to_dict())
@@ -159,6 +165,7 @@ async def launch(
         limits=Limits(stall_limit_s, join_limit_s),
         link=link,
         start=start,
+        metrics=address,
     )
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:

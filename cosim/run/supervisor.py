@@ -29,6 +29,7 @@ from cosim.run.forkserver import UNFIT
 from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
 from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
+from cosim.run.metrics import Metrics
 from cosim.run.outcome import Outcome
 from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
 from cosim.run.spawn import Child, ForkServer, modules_of, start_worker
@@ -38,6 +39,7 @@ END_TIMEOUT_S = 4.0
 _SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
 LINKS = tuple(_SCHEMES)
 STARTS = ("fork", "exec")
+PROGRESS = ("sim_time_ps", "events", "grants", "messages", "frames")
 _FAULTS: dict[int, type[CosimError]] = {2: UsageError, 3: NodeError, 4: PeerError, 5: InternalError}
 
 
@@ -71,6 +73,7 @@ class Supervisor:
         limits: Limits | None = None,
         link: str = "fast",
         start: str = "fork",
+        metrics: tuple[str, int] | None = None,
     ) -> None:
         self.plan = plan
         self.directory = directory
@@ -78,6 +81,8 @@ class Supervisor:
         self.in_process = in_process
         self.link = link
         self.start = start
+        self._metrics_address = metrics
+        self._metrics: Metrics | None = None
         workers = 1 if in_process else len(plan.groups)
         self.outcome = Outcome(plan, workers)
         self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
@@ -87,8 +92,11 @@ class Supervisor:
         self._attached: Attached | None = None
         # Groups of foreign nodes come last.
         self._local = sum(plan.nodes[group[0]].external is None for group in plan.groups)
-        self.progress: dict[str, int] = {"sim_time_ps": 0, "events": 0, "grants": 0, "messages": 0}
+        self.progress: dict[str, int] = dict.fromkeys(PROGRESS, 0)
         self.counters: Counter[str] = Counter()
+        self.joined = 0
+        self.stalls = 0
+        self.refused = 0
         self.state = "starting"
         self.result: dict[str, Any] | None = None
         self.started = time.monotonic()
@@ -134,6 +142,8 @@ class Supervisor:
             "run.json", {"pid": os.getpid(), "control": str(control), "topology": self.plan.name, "state": "starting"}
         )
         self.log.own("run starts", nodes=len(self.plan.nodes), workers=self.outcome.workers, seed=self.plan.seed)
+        if self._metrics_address is not None:
+            self._metrics = Metrics(self._metrics_address, self)
         if self.outcome.tainted:
             self.log.own("the run is tainted: it can't be repeated", best_effort=self.outcome.tainted)
         if isinstance(self._hub, ThreadHub):
@@ -239,8 +249,10 @@ class Supervisor:
             if name == "side":
                 self._side(args[0])
             elif name == "progress":
-                self.progress = dict(zip(("sim_time_ps", "events", "grants", "messages"), args, strict=True))
+                self.progress = dict(zip(PROGRESS, args, strict=True))
                 self._show("progress", **self.progress)
+            elif name == "joined":
+                self.joined += 1
             elif name == "running":
                 self._running()
             elif name == "error":
@@ -249,6 +261,7 @@ class Supervisor:
                 assert self._group is not None
                 self._group.start_soon(self._lost, *args)
             elif name == "stall":
+                self.stalls += 1
                 await self._stall(*args)
             elif name == "reply":
                 self._views[args[0]] = args[1]
@@ -345,6 +358,8 @@ class Supervisor:
         self.state = self.result["status"]
         self.counters = Counter(self.result["counters"])
         self._attempt(self._write_state)
+        if self._metrics is not None:
+            self._attempt(self._metrics.close)
         self._show("end", **self.result)
         self._send.close()
         self.done.set()
