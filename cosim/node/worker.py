@@ -270,33 +270,42 @@ class Worker:
         return packed
 
 
-def open_worker(endpoint: str, name: str) -> Socket:
-    """A worker's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq."""
+def open_worker(endpoint: str, name: str, credential: str | None = None) -> Socket:
+    """A worker's socket: ``ipc://`` is spoken by the main thread itself, ``zmq+ipc://`` and ``tcp://`` by libzmq; the latter
+    needs a credential (a file, or ``-`` for stdin)."""
     if endpoint.startswith("ipc://"):
         from cosim.link.unix_link import FastWorkerSocket
 
         return FastWorkerSocket(endpoint, name)
     from cosim.link.zmq_link import WorkerSocket
 
-    return WorkerSocket(endpoint.removeprefix("zmq+"), name)
+    if credential is None:
+        return WorkerSocket(endpoint.removeprefix("zmq+"), name)
+    from cosim.link.keys import load_credential
+
+    return WorkerSocket(endpoint, name, load_credential(credential))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: ``python -m cosim.node.worker ENDPOINT NAME PARENT_PID``."""
+    """Entry point: ``python -m cosim.node.worker ENDPOINT NAME PARENT_PID [CREDENTIAL]``."""
     from cosim.node.death import die_with
 
     arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 3:
-        sys.stderr.write("usage: python -m cosim.node.worker ENDPOINT NAME PARENT_PID\n")
+    if len(arguments) not in (3, 4):
+        sys.stderr.write("usage: python -m cosim.node.worker ENDPOINT NAME PARENT_PID [CREDENTIAL]\n")
         return 2
-    endpoint, name, parent = arguments
+    endpoint, name, parent, *credential = arguments
     die_with(int(parent))
-    return serve(endpoint, name)
+    return serve(endpoint, name, *credential)
 
 
-def serve(endpoint: str, name: str) -> int:
+def serve(endpoint: str, name: str, credential: str | None = None) -> int:
     """Connect and run to the end; returns the exit status."""
-    socket = open_worker(endpoint, name)
+    try:
+        socket = open_worker(endpoint, name, credential)
+    except ValueError as error:  # an endpoint, or a credential, that can't be used
+        sys.stderr.write(f"{name}: {error}\n")
+        return 4
     try:
         return Worker(socket, name).serve()
     except LinkClosed as closed:

@@ -43,9 +43,10 @@ class Unfit(Exception):
     """Why this process can't fork workers."""
 
 
-def pack_order(endpoint: str, modules: list[str], folder: str, workers: int) -> bytes:
-    """The order: where the hub listens, what to import, the folder for stderr files, how many workers."""
-    body: bytes = msgpack.packb([endpoint, modules, folder, workers], use_bin_type=True)
+def pack_order(endpoint: str, modules: list[str], folder: str, workers: int, credentials: str = "") -> bytes:
+    """The order: where the hub listens, what to import, the folder for stderr files, how many workers, and over tcp the folder
+    with their credential files."""
+    body: bytes = msgpack.packb([endpoint, modules, folder, workers, credentials], use_bin_type=True)
     return _LENGTH.pack(len(body)) + body
 
 
@@ -98,7 +99,7 @@ def show_as(*arguments: str) -> None:
         ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
-def _worker(parent: int, endpoint: str, name: str, folder: str) -> int:
+def _worker(parent: int, endpoint: str, name: str, folder: str, credentials: str) -> int:
     """The life of a forked worker; returns its exit status."""
     die_with(parent)
     os.setpgid(0, 0)
@@ -108,15 +109,16 @@ def _worker(parent: int, endpoint: str, name: str, folder: str) -> int:
     errors = os.open(os.path.join(folder, f"{name}.stderr"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(errors, 2)
     os.close(errors)
-    show_as(sys.executable, "-m", "cosim.node.worker", endpoint, name, str(parent))
-    return serve(endpoint, name)
+    credential = [os.path.join(credentials, f"{name}.credential")] if credentials else []
+    show_as(sys.executable, "-m", "cosim.node.worker", endpoint, name, str(parent), *credential)
+    return serve(endpoint, name, *credential)
 
 
-def _guarded(parent: int, endpoint: str, name: str, folder: str) -> None:
+def _guarded(parent: int, endpoint: str, name: str, folder: str, credentials: str) -> None:
     """`_worker`, then the end of the process: what this process would do at its own end is not the worker's."""
     status = 1
     try:
-        status = _worker(parent, endpoint, name, folder)
+        status = _worker(parent, endpoint, name, folder, credentials)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -141,14 +143,14 @@ def main() -> int:
     parent = int(sys.argv[1])
     die_with(parent)
     try:
-        endpoint, modules, folder, workers = read_order(0)
+        endpoint, modules, folder, workers, credentials = read_order(0)
         _import(modules)
         gc.collect()
         gc.freeze()  # else a worker's first collection would copy every page
         for number in range(workers):
             pid = fork_sibling()
             if pid == 0:
-                _guarded(parent, endpoint, f"w{number}", folder)
+                _guarded(parent, endpoint, f"w{number}", folder, credentials)
             os.write(0, FORKED.pack(number, pid))
     except Unfit as reason:
         sys.stderr.write(f"{reason}\n")

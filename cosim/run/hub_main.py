@@ -64,13 +64,18 @@ def main() -> int:
     die_with(int(sys.argv[1]))
     order = read_item(0)
     room_for(len(order["plan"]["groups"]))
-    socket = open_hub(order["endpoint"])
-    socket.watch(0)
 
     def emit(event: list[Any]) -> None:
         data = memoryview(pack_item(event))
         while data:
             data = data[os.write(1, data) :]
+
+    try:
+        socket = open_hub(order["endpoint"], order["keys"])
+    except OSError as error:
+        emit(["unbound", error.strerror or str(error)])
+        return 2
+    socket.watch(0)
 
     def commands() -> list[list[Any]]:
         try:
@@ -88,7 +93,7 @@ def main() -> int:
         stall_s=order["stall_s"],
         tokens=order["tokens"],
     )
-    emit(["bound"])
+    emit(["bound", getattr(socket, "endpoint", order["endpoint"])])
     try:
         hub.run()
     except KeyboardInterrupt:

@@ -139,9 +139,11 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start_worker(endpoint: str, worker: int, folder: Path) -> Child:
-    """A worker process by exec."""
+def start_worker(endpoint: str, worker: int, folder: Path, credentials: Path | None = None) -> Child:
+    """A worker process by exec; over tcp it reads its key from ``NAME.credential`` in `credentials`."""
     argv = [sys.executable, "-m", "cosim.node.worker", endpoint, f"w{worker}", str(os.getpid())]
+    if credentials is not None:
+        argv.append(os.fspath(credentials / f"w{worker}.credential"))
     return Child.start(
         f"w{worker}", argv, folder / f"w{worker}.stderr", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -176,9 +178,12 @@ class ForkServer:
                 "fork server", argv, folder / "forkserver.stderr", stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
 
-    async def workers(self, endpoint: str, modules: list[str], count: int) -> AsyncIterator[Child]:
+    async def workers(
+        self, endpoint: str, modules: list[str], count: int, credentials: Path | None = None
+    ) -> AsyncIterator[Child]:
         """Order `count` workers; gives each as it is there, fewer when the server ends before."""
-        order = memoryview(pack_order(endpoint, modules, os.fspath(self._folder), count))
+        keys = "" if credentials is None else os.fspath(credentials)
+        order = memoryview(pack_order(endpoint, modules, os.fspath(self._folder), count, keys))
         data = b""
         try:
             while order:
