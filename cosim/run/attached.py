@@ -81,7 +81,9 @@ class Group:
 
 
 class ForeignChild(Child):
-    """A foreign program, its guard and what it has started."""
+    """A foreign program, its guard and what it has started; `wave`: it writes waveforms."""
+
+    wave = False
 
     def cpu_and_state(self) -> tuple[float, str]:
         """CPU seconds of the group, and R if any of it runs or waits for a disk, T if any is stopped, else S."""
@@ -170,4 +172,6 @@ class Attached:
                 process_group=0,
                 env={**inherited, **node.external["env"], **self._variables(node)},
             )
-        return ForeignChild(node.name, Group(popen), log)
+        child = ForeignChild(node.name, Group(popen), log)
+        child.wave = bool(node.external.get("wave"))
+        return child

@@ -23,7 +23,7 @@ from cosim.core.plan import NodePlan, Plan
 from cosim.core.time import fmt
 from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError, UsageError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
-from cosim.run.attached import Attached
+from cosim.run.attached import Attached, ForeignChild
 from cosim.run.control import serve
 from cosim.run.forkserver import UNFIT
 from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
@@ -324,9 +324,8 @@ class Supervisor:
         """Give the children a moment to end by themselves, then end them."""
         with anyio.move_on_after(END_TIMEOUT_S):
             for child in self.children:
-                if self.outcome.errors:
-                    break
-                await child.wait()
+                if not self.outcome.errors or (isinstance(child, ForeignChild) and child.wave):
+                    await child.wait()  # after an error only for what still closes its waveforms
         for child in self.children:
             child.close()
 

@@ -171,6 +171,10 @@ public:
     }
     void completed(const csa_msg* m) {
         auto found = tags_.find(m->tag);
+        if (found == tags_.end()) {
+            csa_fail(&node, "a completion must answer an open request");
+            return;
+        }
         Completion c = {found->second, m->status != CSA_OKAY, {}};
         tags_.erase(found);
         if (m->bytes) memcpy(c.data, m->bytes, m->size < 64 ? m->size : 64);
