@@ -68,7 +68,10 @@ from cosim.cli.common import entries, parse_sets
     metavar="SECONDS",
     help="Wall-clock limit for start-up (default: by the number of workers).",
 )
-@click.option("--link", type=click.Choice(["fast", "zmq"]), default="fast", hidden=True)
+@click.option(
+    "--listen", metavar="ADDRESS:PORT", help="The hub listens here by TCP with CURVE (port 0: any); docs/security.md."
+)
+@click.option("--link", type=click.Choice(["fast", "zmq", "tcp"]), default="fast", hidden=True)
 @click.option("--started-fd", type=int, hidden=True)
 @click.option("--parent", type=int, hidden=True)  # a sweep's pid: this run dies with it
 def up(**options: Any) -> None:
@@ -132,6 +135,7 @@ async def _up(options: dict[str, Any]) -> int:
             "tests",
             "allow_models",
             "link",
+            "listen",
             "profile",
             "start",
             "metrics",

@@ -21,7 +21,7 @@ from cosim.errors import Interrupted, UsageError
 from cosim.run.attached import with_waves
 from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
-from cosim.run.supervisor import LINKS, STARTS, Event, Limits, Supervisor
+from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Limits, Supervisor
 from cosim.topo.placement import Traffic
 
 ENGINES = ("local",)
@@ -83,6 +83,21 @@ class Run:
         return self._supervisor.result
 
 
+def check_listen(listen: str) -> str:
+    """The link that an address to listen at asks for: "tcp".
+
+    Raises:
+        UsageError: it is not ADDRESS:PORT.
+    """
+    from cosim.link.zmq_link import split_tcp
+
+    try:
+        split_tcp(f"tcp://{listen}")
+    except ValueError as error:
+        raise UsageError(str(error), code="listen", next_step="for instance --listen 127.0.0.1:0") from None
+    return "tcp"
+
+
 @asynccontextmanager
 async def launch(
     topology: str | os.PathLike[str],
@@ -98,6 +113,7 @@ async def launch(
     stall_limit_s: float = 30.0,
     join_limit_s: float = 0.0,
     link: str = "fast",
+    listen: str | None = None,
     profile: str | os.PathLike[str] | None = None,
     start: str = "fork",
     wave: bool | Sequence[str] = (),
@@ -122,7 +138,9 @@ async def launch(
         start: "fork" (workers are forked by a process that has imported their code) or "exec" (each starts from nothing).
         wave: external nodes that write waveforms into waves/ of the run directory; True: all. A node that can't ends the run.
         metrics: "ADDRESS:PORT" at which Prometheus may scrape the run's figures; None is nowhere. See docs/deploy.md.
-        link: "fast" (ZMTP by the main thread) or "zmq" (libzmq) between workers and hub; never changes results.
+        link: "fast" (ZMTP by the main thread), "zmq" (libzmq) or "tcp" (libzmq with CURVE) between workers and hub; never
+            changes results.
+        listen: ADDRESS:PORT where the hub listens by tcp, which `link` becomes by it; port 0 is any. 127.0.0.1:0 without.
 
     Raises:
         TopologyError, UsageError: before any process was started.
@@ -141,6 +159,8 @@ async def launch(
         )
     if link not in LINKS:
         raise UsageError(f"link must be one of {', '.join(LINKS)}, not {link!r}", code="link", next_step="leave it out")
+    if listen is not None:
+        link = check_listen(listen)
     resolved = resolve(
         load(find_topology(os.fspath(topology))),
         sets={name: _as_text(value) for name, value in (set or {}).items()},
@@ -164,6 +184,7 @@ async def launch(
         in_process=resolved.workers == "0",
         limits=Limits(stall_limit_s, join_limit_s),
         link=link,
+        listen=listen or LISTEN,
         start=start,
         metrics=address,
     )

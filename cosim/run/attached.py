@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cosim.core.plan import NodePlan, Plan
 from cosim.errors import UsageError
@@ -104,21 +105,35 @@ class Attached:
 
     Args:
         plan: of the run; nodes with `external` are foreign.
-        endpoint: of the hub.
         sockets: the run's socket directory, for the token files.
         directory: the run directory.
     """
 
-    def __init__(self, plan: Plan, endpoint: str, sockets: Path, directory: Path) -> None:
+    def __init__(self, plan: Plan, sockets: Path, directory: Path) -> None:
         self.nodes: dict[int, NodePlan] = {
             worker: plan.nodes[group[0]]
             for worker, group in enumerate(plan.groups)
             if plan.nodes[group[0]].external is not None
         }
         self.tokens = {node.name: secrets.token_hex(16) for node in self.nodes.values()}
-        self._endpoint = endpoint.removeprefix("zmq+")
+        self._endpoint = ""
         self._sockets = sockets
         self._directory = directory
+
+    def hand_out_keys(self, workers: int) -> dict[str, Any]:
+        """A key for each of the Python workers and each foreign node, as a file in the socket directory; returns what the hub
+        needs."""
+        from cosim.link.keys import RunKeys, write_credential
+
+        names = [*(f"w{worker}" for worker in range(workers)), *self.tokens]
+        keys = RunKeys.generate(names)
+        for name in names:
+            write_credential(self._sockets / f"{name}.credential", keys.credential(name))
+        return keys.for_hub()
+
+    def publish(self, endpoint: str) -> None:
+        """Write what foreign nodes need to know, once it is known where the hub listens."""
+        self._endpoint = endpoint.removeprefix("zmq+")
         for node in self.nodes.values():
             self._write(node)
 
@@ -139,12 +154,14 @@ class Attached:
         waves = self._directory / "waves"
         if node.external.get("wave"):
             waves.mkdir(exist_ok=True)
+        credential = self._sockets / f"{node.name}.credential"  # over tcp
         return {
             **({"COSIM_WAVE": str(waves / node.name)} if node.external.get("wave") else {}),
             "COSIM_ENDPOINT": self._endpoint,
             "COSIM_NAME": node.name,
             "COSIM_TOKEN_FILE": str(self._token_file(node)),
             "COSIM_RUN_DIR": str(self._directory),
+            **({"COSIM_CREDENTIAL": str(credential)} if credential.exists() else {}),
         }
 
     def invitation(self, node: NodePlan) -> str:

@@ -18,6 +18,7 @@ import anyio
 import msgpack
 
 from cosim.core.plan import Plan
+from cosim.errors import UsageError
 from cosim.link.base import LinkClosed
 from cosim.link.memory_link import Switch
 from cosim.node.worker import Worker
@@ -116,6 +117,23 @@ class ProcessHub(HubEnd):
         self._out[:0] = pack_item(order)
         self._open = True
         await self._flush()
+
+
+    async def bound(self, endpoint: str) -> str:
+        """The first event: where it listens, with the port that it got.
+
+        Raises:
+            UsageError: not at this endpoint.
+        """
+        event = await self.next()
+        if event is not None and event[0] == "bound":
+            return str(event[1])
+        raise UsageError(
+            f"the hub must be able to listen at {endpoint}: {'it ended' if event is None else event[1]}",
+            code="listen",
+            where="start-up",
+            next_step="name an address of this machine and a free port (0: any) with --listen; see workers/hub.stderr",
+        )
 
 
 class ThreadHub(HubEnd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ class Outcome:
     errors: list[CosimError] = field(default_factory=list)
     interrupted: CosimError | None = None
     report: dict[str, Any] | None = None
+    refused_peers: Counter[str] = field(default_factory=Counter)
+    """Connections that the hub turned away, by address."""
     progress: dict[str, int] = field(default_factory=dict)
     """As last heard from the hub: what stands in for the report of a run that did not get to its end."""
 
@@ -47,6 +50,12 @@ class Outcome:
     def tainted(self) -> list[str]:
         """The nodes of class best_effort: a run with any can't be repeated, and its digest proves nothing."""
         return [n.name for n in self.plan.nodes if n.external is not None and n.external["class"] == "best_effort"]
+
+    def note_refused(self, address: str) -> int:
+        """Account for a peer that was turned away (``address:port``); how many came from that address so far."""
+        host = address.rpartition(":")[0] or address
+        self.refused_peers[host] += 1
+        return self.refused_peers[host]
 
     def note_test(self, time: int, payload: list[Any]) -> TestRecord:
         """Account for a test record [name, status, detail, extra, epoch]."""
@@ -126,6 +135,7 @@ class Outcome:
             "counters": {f"{n}.{c}": v for n, e in sorted(nodes.items()) for c, v in sorted(e["counters"].items())},
             "latency_ps": self.pairing.latencies(),
             "paths": self.pairing.paths(),
+            "refused_peers": self.refused_peers.total(),
             "errors": entries,
         }
 

@@ -36,8 +36,11 @@ from cosim.run.spawn import Child, ForkServer, modules_of, start_worker
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
+REFUSALS_SHOWN = 50
+"""Refusals of one address that are logged."""
 _SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
-LINKS = tuple(_SCHEMES)
+LINKS = (*_SCHEMES, "tcp")
+LISTEN = "127.0.0.1:0"
 STARTS = ("fork", "exec")
 PROGRESS = ("sim_time_ps", "events", "grants", "messages", "frames")
 _FAULTS: dict[int, type[CosimError]] = {2: UsageError, 3: NodeError, 4: PeerError, 5: InternalError}
@@ -72,6 +75,7 @@ class Supervisor:
         in_process: bool,
         limits: Limits | None = None,
         link: str = "fast",
+        listen: str = LISTEN,
         start: str = "fork",
         metrics: tuple[str, int] | None = None,
     ) -> None:
@@ -80,6 +84,7 @@ class Supervisor:
         self.limits = limits or Limits()
         self.in_process = in_process
         self.link = link
+        self.listen = listen
         self.start = start
         self._metrics_address = metrics
         self._metrics: Metrics | None = None
@@ -151,22 +156,32 @@ class Supervisor:
             return
         assert isinstance(self._hub, ProcessHub)
         room_for(len(self.plan.groups))
-        endpoint = f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
+        tcp = self.link == "tcp"
+        endpoint = f"tcp://{self.listen}" if tcp else f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
         join = self.limits.join_deadline(len(self.plan.groups))
-        self._attached = Attached(self.plan, endpoint, self._sockets, path)
+        self._attached = Attached(self.plan, self._sockets, path)
         order = hub_order(
-            self.plan, endpoint, path / "journal", join, self.limits.stall_s, tokens=self._attached.tokens
+            self.plan,
+            endpoint,
+            path / "journal",
+            join,
+            self.limits.stall_s,
+            tokens=self._attached.tokens,
+            keys=self._attached.hand_out_keys(self._local) if tcp else None,
         )
         await self._hub.start(order, path / "workers")
         assert self._hub.child is not None
         self.children.append(self._hub.child)
+        if tcp and not self._stop_sent:
+            endpoint = await self._hub.bound(endpoint)
+        self._attached.publish(endpoint)
         if self._stop_sent:
             return  # ended before it began: no worker is needed
         with anyio.move_on_after(join) as self._starting:
             if self.start == "fork":
                 await self._fork(group, endpoint)
             for worker in range(len(self.workers), self._local):
-                self._took(group, start_worker(endpoint, worker, path / "workers"))
+                self._took(group, start_worker(endpoint, worker, path / "workers", self._sockets if tcp else None))
         if self._starting.cancelled_caught and self.outcome.interrupted is None:
             raise PeerError(
                 f"all {len(self.plan.groups)} workers must be started within {join:.0f} s, not {len(self.workers)} of them",
@@ -198,11 +213,11 @@ class Supervisor:
     async def _fork(self, group: anyio.abc.TaskGroup, endpoint: str) -> None:
         """Have the workers forked. Returns with fewer when the fork server says that it can't: the others start by exec."""
         count = self._local
-        modules = modules_of(self.plan) + (["cosim.link.zmq_link"] if self.link == "zmq" else [])
+        modules = modules_of(self.plan) + (["cosim.link.zmq_link"] if self.link != "fast" else [])
         server = ForkServer(self.directory.path / "workers")
         self.children.append(server.child)
         try:
-            async for child in server.workers(endpoint, modules, count):
+            async for child in server.workers(endpoint, modules, count, self._sockets if self.link == "tcp" else None):
                 self._took(group, child)
             if len(self.workers) < count:
                 await server.child.wait()
@@ -255,6 +270,8 @@ class Supervisor:
                 self.joined += 1
             elif name == "running":
                 self._running()
+            elif name == "refused":
+                self._refused(*args)
             elif name == "error":
                 self._error(args[0])
             elif name == "unreachable":
@@ -283,6 +300,13 @@ class Supervisor:
         self._write_state()
         self.log.own("all workers are ready", after_s=round(self.running_after_s, 3))
         self._show("started", after_s=self.running_after_s, directory=str(self.directory.path))
+
+    def _refused(self, address: str, reason: str) -> None:
+        """Somebody was turned away: count all, name some of each address."""
+        count = self.outcome.note_refused(address)
+        if count <= REFUSALS_SHOWN:
+            more = {"note": "more from there are counted only"} if count == REFUSALS_SHOWN else {}
+            self.log.own("peer refused", level="warning", address=address, reason=reason, **more)
 
     def _hub_gone(self) -> None:
         child = self._hub.child
