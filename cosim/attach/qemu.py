@@ -47,6 +47,8 @@ MIB = 1 << 20
 GICD, GITS, GICR, RAM = 0x0800_0000, 0x0808_0000, 0x080A_0000, 0x4000_0000
 GITS_TRANSLATER_FRAME, FRAME = GITS + 0x1_0000, 0x1_0000
 TRANSLATER = GITS_TRANSLATER_FRAME + 0x40
+DEVICE_TREE = MIB
+"""At start and reset QEMU puts a device tree, with random seeds in it, at the beginning of RAM: up to so many bytes."""
 GICR_STRIDE = {"3": 0x2_0000, "4.0": 0x4_0000}
 SPIS = 256
 LINES = ("irq", "fiq")
@@ -191,6 +193,7 @@ class QemuGic:
             self._gdb = Gdb(gdb)
             self._streams += [self._qmp, self._gdb]
             self._gic = self._find("child<arm-gicv3>")
+            self._qtest.command(f"memset {RAM:#x} {DEVICE_TREE:#x} 0x0")
             self._set_up()
         except QemuError as error:
             raise self._blame(error) from None
@@ -271,7 +274,9 @@ class QemuGic:
     def reset(self) -> None:
         """As after power-on, but RAM keeps its contents."""
         try:
+            kept = self._qtest.read(RAM, DEVICE_TREE)
             self._qmp.command("system_reset", event="RESET")
+            self._qtest.write(RAM, kept)
             self._set_up()
         except QemuError as error:
             raise self._blame(error) from None

@@ -17,8 +17,8 @@ from nodes.software.gicv3 import CTLR_ARE, CTLR_G1A, GICD_CTLR, GICD_IGROUPR, GI
 GICD, GITS, GICR = 0x0800_0000, 0x0808_0000, 0x080A_0000
 TRANSLATER = GITS + 0x1_0040
 CPU_FRAMES, DEVICES, DEVICE_SIZE = 0x2000_0000, 0x3000_0000, 0x1000
-PROPERTY, PENDING, QUEUE, QUEUE_SIZE, TABLES, ITT = (
-    0x4010_0000, 0x4020_0000, 0x4030_0000, 0x1000, 0x4040_0000, 0x4050_0000,
+PROPERTY, PENDING, QUEUE, QUEUE_SIZE, TABLES, ITT, VIRTUAL_PENDING = (
+    0x4010_0000, 0x4020_0000, 0x4030_0000, 0x1000, 0x4040_0000, 0x4050_0000, 0x4060_0000,
 )  # fmt: skip
 TABLE_SIZE = 0x1_0000
 GICD_ISENABLER, GICD_IPRIORITYR, GICD_IROUTER, GICR_WAKER = 0x0100, 0x0400, 0x6000, 0x0014
@@ -30,6 +30,7 @@ ICC_PMR, ICC_IAR1, ICC_EOIR1, ICC_IGRPEN1, ICC_SGI1R = 0xC230, 0xC660, 0xC661, 0
 
 SPI_LINE, SGI, FIRST_LPI, EVENTS = 8, 3, 8192, 4
 SPI = 32 + SPI_LINE
+DOORBELL, VPE, VLPI = FIRST_LPI + EVENTS, 7, 8200
 FIRE, LEVEL = 0x00, 0x08
 
 
@@ -69,7 +70,7 @@ class Driver(Node):
     """Programs distributor, redistributors and ITS, and takes interrupts on every CPU."""
 
     kind = "gic_driver"
-    parameters = {"cpus": int, "gicr_stride": int, "t_interrupt": int, "rounds": int}
+    parameters = {"cpus": int, "gicr_stride": int, "t_interrupt": int, "rounds": int, "virtual": bool}
     bus = MmioInitiator()
     irq = Wire("line 2 * CPU: IRQ")
 
@@ -96,6 +97,8 @@ class Driver(Node):
             await self._order()
             await self._move()
             await self._unmapped()
+            if self.params["virtual"]:
+                await self._doorbell()
             await self._storm()
         except (Failure, BusFault) as failure:
             self._say(f"FAIL: {failure}")
@@ -263,6 +266,20 @@ class Driver(Node):
         await self._commands(encode("DISCARD", device_id=8, event_id=2), encode("SYNC", rdbase=0))
         self._fire(2)
         await self._want("an event after DISCARD", 0, None)
+
+    async def _doorbell(self) -> None:
+        """GICv4.0: a vLPI for a vPE that is on no CPU stays pending in its table, and a physical LPI tells of it."""
+        await self.bus.write(config_address(PROPERTY, DOORBELL), config_byte(gicv3.PRIORITY, True), 1)
+        await self._commands(
+            encode("INVALL", icid=0),
+            encode("VMAPP", vpeid=VPE, rdbase=0, valid=1, vpt=VIRTUAL_PENDING, vpt_size=its.ID_BITS - 1),
+            encode("VMAPTI", device_id=8, event_id=EVENTS, vpeid=VPE, vintid=VLPI, doorbell=DOORBELL),
+            encode("VSYNC", vpeid=VPE),
+        )
+        self._fire(EVENTS)
+        await self._want("doorbell of a vPE that is not resident", 0, DOORBELL)
+        byte, mask = pending_position(VLPI)
+        self._expect("vLPI pending in the vPE's table", await self.bus.read(VIRTUAL_PENDING + byte, 1) & mask, mask)
 
     async def _storm(self) -> None:
         before = self.now
