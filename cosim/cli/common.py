@@ -13,8 +13,8 @@ def entries(error: Exception) -> list[dict[str, Any]]:
     return [dict(e.as_dict()) for e in gathered if isinstance(e, CosimError)]
 
 
-def parse_sets(pairs: tuple[str, ...]) -> dict[str, str]:
-    """``NAME=VALUE`` pairs as a dict; UsageError for anything else."""
+def parse_sets(pairs: tuple[str, ...], option: str = "--set", example: str = "vcpus=4") -> dict[str, str]:
+    """``NAME=VALUE`` pairs of an option as a dict; UsageError for anything else."""
     from cosim.errors import UsageError
 
     sets = {}
@@ -22,7 +22,9 @@ def parse_sets(pairs: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise UsageError(
-                f"--set must be NAME=VALUE, not {pair!r}", code="set", next_step="for example --set vcpus=4"
+                f"{option} must be NAME=VALUE, not {pair!r}",
+                code=option.strip("-"),
+                next_step=f"for example {option} {example}",
             )
         sets[name.strip()] = value
     return sets

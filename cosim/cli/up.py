@@ -40,7 +40,16 @@ from cosim.cli.common import entries, parse_sets
     show_default=True,
     help="How workers start: forked from a process that has imported their code, or each from nothing.",
 )
-@click.option("--engine", default="local", show_default=True, help="What places the workers.")
+@click.option(
+    "--engine", default="local", show_default=True, help="What places the host hubs: local, ssh, dask or slurm."
+)
+@click.option(
+    "--engine-option",
+    "engine_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the engine; may be repeated.",
+)
 @click.option("--until", metavar="TIME", help="End of the run in simulated time, e.g. 5ms (exclusive).")
 @click.option("--seed", type=int, help="Seed of every node's random numbers (default: the topology's, else 1).")
 @click.option("--test", "tests", multiple=True, metavar="NAME", help="Only this test; may be repeated.")
@@ -144,6 +153,7 @@ async def _up(options: dict[str, Any]) -> int:
     async with launch(
         options["topology"],
         set=parse_sets(options["sets"]),
+        engine_options=parse_sets(options["engine_options"], "--engine-option", "user=me"),
         stall_limit_s=options["stall_limit"],
         join_limit_s=options["join_limit"],
         wave=options["wave_of"] or options["wave"],

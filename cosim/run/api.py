@@ -105,6 +105,7 @@ async def launch(
     set: Mapping[str, Any] | None = None,
     workers: str | int | None = None,
     engine: str = "local",
+    engine_options: Mapping[str, str] | None = None,
     until: str | None = None,
     seed: int | None = None,
     tests: Sequence[str] = (),
@@ -126,7 +127,8 @@ async def launch(
         set: parameters, as ``--set NAME=VALUE``.
         workers: "per-node", "auto", or a number of processes; 0 is everything in this process. None is what the topology
             says, which is "per-node" unless its `deploy` block says otherwise.
-        engine: what places the workers; "local".
+        engine: what places the host hubs: "local", "ssh", "dask" or "slurm"; see docs/engines.md.
+        engine_options: options of the engine by name, as text.
         until: end of the run in simulated time, e.g. "5ms".
         seed: of every node's random numbers.
         tests: only these; all without.
