@@ -115,7 +115,7 @@ class AttachClient:
     """One foreign node; a context manager.
 
     Args:
-        endpoint: ``ipc://PATH`` of the hub.
+        endpoint: ``ipc://PATH`` or ``tcp://ADDRESS:PORT`` of the hub.
         name: of the node in the topology.
         ports: this node's ports and their roles: mmio_target, mmio_initiator, wire or channel:PROTOCOL.
         token: the run's secret for this node.
@@ -123,7 +123,8 @@ class AttachClient:
         quantum_ps: all times of this node are multiples of it (a clock period); 0: no such limit.
         model: versions of model and tools, for the record.
         caps: capabilities; "wave": this node writes waveforms to the path (without suffix) in COSIM_WAVE, if that is set.
-        link: "fast" (plain socket, this thread) or "zmq" (libzmq).
+        link: "fast" (plain socket, this thread) or "zmq" (libzmq); without effect over tcp.
+        credential: file of this node's key (``-``: stdin), which an endpoint ``tcp://ADDRESS:PORT`` must have.
 
     Attributes after joining: `plan` (`AttachPlan`), `params` (of the topology), `seed`, `now` (time of the last input taken or
     of the grant's begin), `stop` (limit of the current grant), `count` (counters, reported as NODE.COUNTER), `off` (the power
@@ -146,6 +147,7 @@ class AttachClient:
         caps: tuple[str, ...] = (),
         kind: str = "python",
         link: str = "fast",
+        credential: str | Path | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -164,7 +166,7 @@ class AttachClient:
         self.stop = 0
         self.off = False
         self.count: Counter[str] = Counter()
-        self._socket = _open(endpoint, name, link)
+        self._socket = _open(endpoint, name, link, credential)
         self._begun = 0
         self._off_at = NEVER
         self._grant_seq = 0
@@ -181,7 +183,7 @@ class AttachClient:
 
     @classmethod
     def from_env(cls, ports: Mapping[str, str], **options: Any) -> AttachClient:
-        """As cosim told this process by COSIM_ENDPOINT, COSIM_NAME and COSIM_TOKEN_FILE."""
+        """As cosim told this process by COSIM_ENDPOINT, COSIM_NAME, COSIM_TOKEN_FILE and, over tcp, COSIM_CREDENTIAL."""
         try:
             endpoint, name, file = (os.environ[f"COSIM_{n}"] for n in ("ENDPOINT", "NAME", "TOKEN_FILE"))
         except KeyError as missing:
@@ -189,6 +191,7 @@ class AttachClient:
                 "environment",
                 f"{missing.args[0]} must be set: start this program from cosim, or source attach/NODE.env",
             ) from None
+        options.setdefault("credential", os.environ.get("COSIM_CREDENTIAL"))
         return cls(endpoint, name, ports, Path(file).read_text().strip(), **options)
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -474,11 +477,16 @@ class AttachClient:
             raise AttachError("hub-gone", str(error)) from None
 
 
-def _open(endpoint: str, name: str, link: str) -> _Socket:
+def _open(endpoint: str, name: str, link: str, credential: str | Path | None) -> _Socket:
     if link == "fast" and endpoint.startswith("ipc://"):
         from cosim.link.unix_link import FastWorkerSocket
 
         return FastWorkerSocket(endpoint, name)
+    from cosim.link.keys import load_credential
     from cosim.link.zmq_link import WorkerSocket
 
-    return WorkerSocket(endpoint, name)
+    try:
+        tcp = endpoint.startswith("tcp://") and credential is not None
+        return WorkerSocket(endpoint, name, load_credential(credential) if tcp and credential is not None else None)
+    except ValueError as error:
+        raise AttachError("credential", str(error)) from None

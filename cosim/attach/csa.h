@@ -141,10 +141,13 @@ typedef struct csa {
 /* Join a run: connect, HELLO, WELCOME. quantum_ps 0: none. `model` says what this is, for the record. */
 int csa_open(csa *c, const char *endpoint, const char *name, const char *token, const csa_port *ports, int nports,
              uint64_t lookahead_ps, uint64_t quantum_ps, const char *model);
-/* The same, as told by COSIM_ENDPOINT, COSIM_NAME and COSIM_TOKEN_FILE. */
+/* The same, as told by COSIM_ENDPOINT, COSIM_NAME, COSIM_TOKEN_FILE and, over tcp, COSIM_CREDENTIAL. */
 int csa_open_env(csa *c, const csa_port *ports, int nports, uint64_t lookahead_ps, uint64_t quantum_ps, const char *model);
 /* Before csa_open: what this program can, for its HELLO, such as "wave"; `name` must stay. -1: more than CSA_MAX_CAPS. */
 int csa_capability(const char *name);
+/* Before csa_open with an endpoint tcp://ADDRESS:PORT: the file with this node's key. -1: it can't be read, is open to others
+ * than its owner, or holds no credential. csa_open forgets the key as soon as libzmq has it. */
+int csa_credential(const char *path);
 /* Reset is done: first own event, and earliest send without an input. */
 int csa_ready(csa *c, uint64_t next_event, uint64_t next_out);
 /* Block until the next grant: 1; 0: the run is over; -1: an error. */
@@ -208,6 +211,7 @@ csa_value csa_str(const char *text);
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zmq.h>
 
 #ifdef __cplusplus
@@ -849,7 +853,13 @@ static void csa__reset(csa *c) {
     for (i = 0; i < CSA_MAX_KEPT; i++) c->spare[c->nspare++] = CSA_MAX_KEPT - 1 - i;
 }
 
-/* Whether the connection has ended, as the monitor socket tells. */
+#ifdef ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+#define CSA__REFUSED (ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+#else
+#define CSA__REFUSED 0 /* libzmq before 4.3 */
+#endif
+
+/* Whether the connection has ended, as the monitor socket tells; 2: its handshake failed. */
 static int csa__gone(csa *c) {
     int gone = 0;
     zmq_msg_t part;
@@ -864,7 +874,7 @@ static int csa__gone(csa *c) {
             more = zmq_msg_more(&part);
             zmq_msg_close(&part);
         }
-        if (event == ZMQ_EVENT_DISCONNECTED) gone = 1;
+        if (event & (ZMQ_EVENT_DISCONNECTED | CSA__REFUSED)) gone = event & CSA__REFUSED ? 2 : 1;
     }
 }
 
@@ -884,7 +894,9 @@ static int csa__receive(csa *c, zmq_msg_t *frame, long timeout_ms) {
             return 0;
         }
         if (n == 0) {
-            if (csa__gone(c)) return csa__fail(c, "hub-gone: its connection ended");
+            int gone = csa__gone(c);
+            if (gone == 2) return csa__fail(c, "hub-gone: it refuses the key of this credential, or is not the hub of its run");
+            if (gone) return csa__fail(c, "hub-gone: its connection ended");
             waited += 500;
             if (timeout_ms >= 0 && waited >= timeout_ms)
                 return csa__fail(c, "no-welcome: no answer within %ld s; is another %s connected?", timeout_ms / 1000, c->name);
@@ -932,23 +944,63 @@ static void csa__put_hello(csa__out *o, const char *name, const char *token, con
     csa__put_str(o, token);
 }
 
+static char csa__keys[3][41]; /* the hub's public key, this node's public and secret key: Z85 text */
+
+int csa_credential(const char *path) {
+    static const char *const field[3] = {"\"server_key\"", "\"public_key\"", "\"secret_key\""};
+    char text[4097];
+    struct stat found;
+    size_t n = 0;
+    int i, good = 0;
+    FILE *file = stat(path, &found) || (found.st_mode & 077) ? NULL : fopen(path, "r");
+    if (file) {
+        n = fread(text, 1, sizeof text - 1, file);
+        fclose(file);
+    }
+    text[n] = 0;
+    for (i = 0; i < 3; i++) {
+        const char *at = strstr(text, field[i]);
+        at = at ? strchr(at + strlen(field[i]), ':') : NULL;
+        at = at ? strchr(at, '"') : NULL;
+        if (at && strcspn(at + 1, "\"") == 40) {
+            memcpy(csa__keys[i], at + 1, 40);
+            good++;
+        }
+    }
+    memset(text, 0, sizeof text);
+    return good == 3 ? 0 : -1;
+}
+
+/* CURVE, which a tcp endpoint must have: the key says who this is. */
+static int csa__curve(csa *c) {
+    int status = -1;
+    if (csa__keys[2][0])
+        status = zmq_setsockopt(c->socket, ZMQ_CURVE_SERVERKEY, csa__keys[0], 41) ||
+                 zmq_setsockopt(c->socket, ZMQ_CURVE_PUBLICKEY, csa__keys[1], 41) ||
+                 zmq_setsockopt(c->socket, ZMQ_CURVE_SECRETKEY, csa__keys[2], 41);
+    memset(csa__keys, 0, sizeof csa__keys);
+    if (status) return csa__fail(c, "credential: a tcp endpoint needs this node's key (COSIM_CREDENTIAL, csa_credential) and a libzmq with CURVE");
+    return 0;
+}
+
 static int csa__connect(csa *c, const char *endpoint, const char *name) {
     static int number;
     char inproc[64];
     int linger = 2000, none = 0;
-    int64_t most = CSA_MAX_RECEIVED;
+    int64_t most = CSA_MAX_RECEIVED + 64; /* with what CURVE adds */
     c->context = zmq_ctx_new();
     c->socket = c->context ? zmq_socket(c->context, ZMQ_DEALER) : NULL;
     c->monitor = c->socket ? zmq_socket(c->context, ZMQ_PAIR) : NULL;
     if (!c->monitor) return csa__fail(c, "connect: %s", zmq_strerror(zmq_errno()));
     snprintf(inproc, sizeof inproc, "inproc://csa-monitor-%d", number++);
-    zmq_setsockopt(c->socket, ZMQ_ROUTING_ID, name, strlen(name));
+    if (strncmp(endpoint, "tcp://", 6)) zmq_setsockopt(c->socket, ZMQ_ROUTING_ID, name, strlen(name));
+    else if (csa__curve(c)) return -1;
     zmq_setsockopt(c->socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(c->socket, ZMQ_SNDHWM, &none, sizeof none);
     zmq_setsockopt(c->socket, ZMQ_RCVHWM, &none, sizeof none);
     zmq_setsockopt(c->socket, ZMQ_MAXMSGSIZE, &most, sizeof most);
     zmq_setsockopt(c->monitor, ZMQ_LINGER, &none, sizeof none);
-    if (zmq_socket_monitor(c->socket, inproc, ZMQ_EVENT_DISCONNECTED) || zmq_connect(c->monitor, inproc) ||
+    if (zmq_socket_monitor(c->socket, inproc, ZMQ_EVENT_DISCONNECTED | CSA__REFUSED) || zmq_connect(c->monitor, inproc) ||
         zmq_connect(c->socket, endpoint))
         return csa__fail(c, "connect: %s: %s", endpoint, zmq_strerror(zmq_errno()));
     return 0;
@@ -993,6 +1045,7 @@ int csa_open(csa *c, const char *endpoint, const char *name, const char *token, 
 
 int csa_open_env(csa *c, const csa_port *ports, int nports, uint64_t lookahead_ps, uint64_t quantum_ps, const char *model) {
     const char *endpoint = getenv("COSIM_ENDPOINT"), *name = getenv("COSIM_NAME"), *path = getenv("COSIM_TOKEN_FILE");
+    const char *credential = getenv("COSIM_CREDENTIAL");
     char token[128];
     size_t n;
     FILE *file;
@@ -1009,6 +1062,10 @@ int csa_open_env(csa *c, const csa_port *ports, int nports, uint64_t lookahead_p
     if (!n) {
         csa__reset(c);
         return csa__fail(c, "environment: %s can't be read", path);
+    }
+    if (credential && !strncmp(endpoint, "tcp://", 6) && csa_credential(credential)) {
+        csa__reset(c);
+        return csa__fail(c, "credential: %s must be a credential that its owner alone can read (mode 0600)", credential);
     }
     return csa_open(c, endpoint, name, token, ports, nports, lookahead_ps, quantum_ps, model);
 }
