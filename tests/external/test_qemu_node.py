@@ -17,6 +17,7 @@ import pytest
 from cosim.attach.qemu import GICD, GICR, GITS, MIB, RAM, QemuError, QemuGic, encoding, version
 from cosim.run.conform import Kit, examine, stimulus_from
 from cosim.run.conform_kit import Setup
+from examples.qemu_gic.node import PORTS
 from tests.external.nodes import EXAMPLES, plain_yaml
 from tests.support.processes import is_running
 from tests.support.runs import ROOT, TIMEOUT_S, children, command, cosim, environment, result
@@ -83,6 +84,9 @@ def test_every_interrupt_comes_from_qemu_at_its_time(tmp_path: Path) -> None:
     results = [passes(tmp_path / "0", "--workers", "0"), passes(tmp_path / "n")]
     console = (tmp_path / "n" / "console" / "driver.log").read_text()
     assert console.startswith(SEEN)
+    page = (ROOT / "docs" / "attach-qemu.md").read_text()
+    quoted = re.findall(r"^    ((?:distributor|redistributor|its|a disabled|enabled|moved)\b.*)$", page, re.MULTILINE)
+    assert len(quoted) == 7 and set(quoted) <= set(console.splitlines())
     assert results[0]["digest"] == results[1]["digest"]
     assert results[0]["sim_time_ps"] == results[1]["sim_time_ps"]
     assert results[0]["tainted"] == []
@@ -239,8 +243,17 @@ def test_wrong_arguments(wrong: dict[str, Any], shown: str) -> None:
         QemuGic(**wrong)
 
 
+def test_the_page_has_every_port() -> None:
+    """docs/attach-qemu.md has a row for each port of the node, and the topology names their roles as the node does."""
+    page = (ROOT / "docs" / "attach-qemu.md").read_text()
+    assert [port for port in PORTS if f"| `{port}` | " not in page] == []
+    assert plain_yaml(TOPOLOGY)["models"]["qemu_gic"]["external"]["ports"] == PORTS
+
+
 def test_a_program_that_does_not_connect() -> None:
     """Its end and its output are told at once."""
-    with pytest.raises(QemuError, match=r"must connect to its qtest socket .* it ended with status 1, .*invalid option"):
+    with pytest.raises(
+        QemuError, match=r"must connect to its qtest socket .* it ended with status 1, .*invalid option"
+    ):
         QemuGic(binary="sleep")
     assert "QEMU emulator version" in version()
