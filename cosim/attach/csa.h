@@ -51,6 +51,7 @@ extern "C" {
 #define CSA_MAX_EPOCHS 32
 #define CSA_MAX_SIDE 16384
 #define CSA_MAX_PARAMS 16384
+#define CSA_MAX_ATTRIBUTES 16384 /* bytes of the attributes of all links */
 #define CSA_MAX_DEPTH 32
 #define CSA_NAME 64
 #define CSA_MAX_CAPS 4
@@ -81,6 +82,7 @@ typedef struct csa_link {
     uint64_t id, latency, returns;
     int64_t peer_id;
     int out;
+    uint32_t attributes_at, attributes_size; /* private */
     char port[CSA_NAME], peer[2 * CSA_NAME];
 } csa_link;
 
@@ -123,7 +125,7 @@ typedef struct csa {
     int granted, over;
     int nkept, nspare, ntaken, ncounters, nepochs;
     uint32_t side_count, records_count;
-    size_t params_size, side_size, records_size, frame_size;
+    size_t params_size, attributes_size, side_size, records_size, frame_size;
     /* from here on nothing needs to be cleared */
     csa_link links[CSA_MAX_LINKS];
     csa_region regions[CSA_MAX_REGIONS];
@@ -133,6 +135,7 @@ typedef struct csa {
     struct { uint64_t number; int n; uint64_t value[CSA_MAX_COUNTERS]; } epochs[CSA_MAX_EPOCHS];
     csa_msg pool[CSA_MAX_KEPT];
     unsigned char params[CSA_MAX_PARAMS];
+    unsigned char attributes[CSA_MAX_ATTRIBUTES];
     unsigned char side[CSA_MAX_SIDE];
     unsigned char records[CSA_MAX_FRAME / 2];
     unsigned char frame[CSA_MAX_FRAME]; /* the frame sent last, frame_size bytes */
@@ -176,6 +179,8 @@ int csa_done(csa *c, uint64_t next_event, uint64_t next_out, uint64_t now);
 uint64_t *csa_count(csa *c, const char *name);
 /* An integer parameter of the topology; `otherwise` when there is none of that name. */
 uint64_t csa_param(const csa *c, const char *name, uint64_t otherwise);
+/* An integer attribute that the topology gives a link, such as stream_id; `link` is an index into csa.links. */
+uint64_t csa_link_attribute(const csa *c, int link, const char *name, uint64_t otherwise);
 /* A log event at c->now. */
 int csa_log(csa *c, const char *event, const char *text);
 /* Number of a kind such as "gic_net.SetLpi"; -1 when no port of this node carries it. */
@@ -542,6 +547,20 @@ static int csa__transmit(csa *c, const csa__out *o) {
 
 /* -- the plan ------------------------------------------------------------------------------------------------------------ */
 
+static void csa__take_attributes(csa *c, csa__in *in, csa_link *k) {
+    const unsigned char *begin = in->p;
+    csa_value head;
+    if (csa__want(in, CSA_T_MAP, &head) || csa__skip_items(in, &head, 0)) return;
+    k->attributes_at = (uint32_t)c->attributes_size;
+    k->attributes_size = (uint32_t)(in->p - begin);
+    if (k->attributes_size > sizeof c->attributes - c->attributes_size) {
+        csa__bad(in, "attributes of links must fit CSA_MAX_ATTRIBUTES");
+        return;
+    }
+    memcpy(c->attributes + c->attributes_size, begin, k->attributes_size);
+    c->attributes_size += k->attributes_size;
+}
+
 static void csa__take_links(csa *c, csa__in *in) {
     csa_value head;
     uint32_t i;
@@ -557,7 +576,7 @@ static void csa__take_links(csa *c, csa__in *in) {
         k->latency = csa__uint(in);
         k->returns = csa__uint(in);
         k->peer_id = (int64_t)csa__uint(in);
-        csa__skip(in);
+        csa__take_attributes(c, in, k);
         c->nlinks = (int)i + 1;
     }
 }
@@ -618,6 +637,7 @@ int csa_take_plan(csa *c, const void *data, size_t size) {
     in.end = in.p + size;
     in.bad = NULL;
     c->nlinks = c->nregions = c->nkinds = 0;
+    c->attributes_size = 0;
     csa__array(&in, 12);
     if (csa__uint(&in) != 1) csa__bad(&in, "plan must have layout 1");
     c->node = (int64_t)csa__uint(&in);
@@ -640,12 +660,13 @@ int csa_take_plan(csa *c, const void *data, size_t size) {
     return 0;
 }
 
-uint64_t csa_param(const csa *c, const char *name, uint64_t otherwise) {
+/* The integer of a name in a map of `size` bytes. */
+static uint64_t csa__lookup(const unsigned char *map, size_t size, const char *name, uint64_t otherwise) {
     csa__in in;
     csa_value head, key, value;
     uint32_t i;
-    in.p = c->params;
-    in.end = c->params + c->params_size;
+    in.p = map;
+    in.end = map + size;
     in.bad = NULL;
     if (csa__want(&in, CSA_T_MAP, &head)) return otherwise;
     for (i = 0; i < head.size; i++) {
@@ -654,6 +675,15 @@ uint64_t csa_param(const csa *c, const char *name, uint64_t otherwise) {
             return value.type == CSA_T_INT || value.type == CSA_T_BOOL || value.type == CSA_T_NEGATIVE ? value.u : otherwise;
     }
     return otherwise;
+}
+
+uint64_t csa_param(const csa *c, const char *name, uint64_t otherwise) {
+    return csa__lookup(c->params, c->params_size, name, otherwise);
+}
+
+uint64_t csa_link_attribute(const csa *c, int link, const char *name, uint64_t otherwise) {
+    if (link < 0 || link >= c->nlinks) return otherwise;
+    return csa__lookup(c->attributes + c->links[link].attributes_at, c->links[link].attributes_size, name, otherwise);
 }
 
 int csa_kind(const csa *c, const char *name) {
