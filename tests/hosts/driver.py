@@ -35,7 +35,7 @@ async def drive(order: dict[str, Any]) -> None:
     left = {slot.name for slot in slots}
     try:
         await engine.start(slots)
-        say("started")
+        say("started", pid=os.getpid())
         while left and not select.select([0], [], [], 0)[0]:
             for one in await engine.poll():
                 left.discard(one.name)

@@ -23,7 +23,8 @@ SSH_PORT = 2222
 DASK_PORT = 8786
 PROGRAMS = {
     "ssh": {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"},
-    "slurm": dict.fromkeys(("slurmctld", "slurmd", "sbatch", "srun", "squeue"), "slurm-wlm") | {"munged": "munge"},
+    "slurm": dict.fromkeys(("slurmctld", "slurmd", "sbatch", "srun", "salloc", "squeue"), "slurm-wlm")
+    | {"munged": "munge"},
 }
 """Engine -> program -> Debian package."""
 SPARE = "spare"

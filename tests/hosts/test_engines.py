@@ -36,7 +36,7 @@ class Drive:
             engine: its name.
             folder: where stand-ins and engine write.
             hosts: destinations as the engine names them; "" for any.
-            more: "exits" {slot: status}, "options" {name: text}.
+            more: "exits" {slot: status}, "options" {name: text}, "prefix": words before the driver's.
         """
         self.network: Network = service.network
         self.folder = folder
@@ -51,11 +51,14 @@ class Drive:
         order = {"engine": engine, "folder": str(folder / "engine"), "options": options, "slots": slots}
         order["backend"] = "trio" if engine == "slurm" else "asyncio"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **getattr(service, "variables", {})}
+        driver = [*more.get("prefix", ()), sys.executable, "-m", "tests.hosts.driver", json.dumps(order)]
         self.process = subprocess.Popen(
-            self.network.inside("h0", sys.executable, "-m", "tests.hosts.driver", json.dumps({**order, "slots": []})
-                                if not slots else json.dumps(order)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=folder,
-        )  # fmt: skip
+            self.network.inside("h0", *driver),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=folder,
+        )
 
     def next(self, *kinds: str) -> dict[str, Any]:
         """The next thing that happens, which must be of one of these kinds."""
@@ -230,3 +233,15 @@ def test_a_slurm_job_waits_for_its_nodes_for_a_bounded_time(slurm: Slurm, tmp_pa
             assert "Resources" in event["what"] or "Priority" in event["what"]
         first.end()
         first.next("stopped")
+
+
+def test_inside_an_allocation_slurm_hosts_end_with_the_driver(slurm: Slurm, tmp_path: Path) -> None:
+    """A driver that runs under salloc uses its nodes, and its death by SIGKILL ends the step."""
+    prefix = ["salloc", "--quiet", "--nodes=2", "--ntasks=2"]
+    with driving(slurm, "slurm", tmp_path, ["", ""], prefix=prefix) as drive:
+        pid = drive.next("started")["pid"]
+        alive = drive.alive()
+        assert len({facts["address"] for facts in alive.values()}) == 2
+        os.kill(pid, signal.SIGKILL)
+        wait(lambda: not any(map(is_running, drive.pids())), "no stand-in alive", 10)
+        drive.process.wait(30)
