@@ -36,8 +36,6 @@ from cosim.core.time import NEVER, fmt
 from cosim.run.marks import FAMILIES
 
 FRAME_SHOWN = 64
-WAVE = "wave"
-"""The capability of a node that writes the waveforms which COSIM_WAVE asks for."""
 _SIDE_KINDS = (0, 1, 2)  # log, console and mark, as in `cosim.node.node`
 _SIDE_SHAPES = ((str, dict), (str, str), (str, tuple))
 _FIELD = re.compile(r"[a-z_][a-z0-9_]*\Z")
@@ -142,7 +140,9 @@ class Foreign:
         if self.joined:
             raise Refusal("duplicate", f"{self.name} has joined already: a second HELLO must not come")
         self._check_ports(options.get("ports"))
-        self._check_caps(options.get("caps", ()))
+        caps = options.get("caps")
+        if self.external.get("wave") and not (type(caps) is tuple and "wave" in caps):
+            raise Refusal("wave", f"caps in HELLO must have 'wave', since this run wants waveforms of it, not {_show(caps)}")
         self._check_times(options.get("lookahead_ps", 0), options.get("quantum_ps", 0))
         self.joined = True
         return self._attach_plan().to_msgpack()
@@ -158,15 +158,6 @@ class Foreign:
                     f"port {port} must be {self._roles.get(port)}, as the topology links it, not {_show(ports.get(port))}; "
                     f"HELLO has {_show(ports)}",
                 )
-
-    def _check_caps(self, caps: Any) -> None:
-        if not isinstance(caps, tuple) or not all(isinstance(cap, str) for cap in caps):
-            raise Refusal("options", f"caps in HELLO must be an array of texts, not {_show(caps)}")
-        if self.external.get("wave") and WAVE not in caps:
-            raise Refusal(
-                "wave",
-                f"caps in HELLO must have {WAVE!r}, since this run wants waveforms of {self.name}; they are {_show(caps)}",
-            )
 
     def _check_times(self, lookahead: Any, quantum: Any) -> None:
         for what, value in (("lookahead_ps", lookahead), ("quantum_ps", quantum)):

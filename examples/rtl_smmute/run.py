@@ -63,7 +63,6 @@ def under_cocotb(simulator: str, only_build: bool, wave: str) -> int:
             hdl_toplevel=TOP,
             build_dir=folder,
             timescale=TIMESCALE,
-            build_args={"icarus": ["-g2012"], "verilator": ["-Wno-fatal"]}[simulator],
             waves=bool(wave),
         )
     if only_build:
@@ -99,7 +98,7 @@ def bare(only_build: bool) -> int:
     header = Path(cosim.attach.__file__).parent
     tool = _verilator((5, 0))
     with build_folder("bare", tool, (header / "csa.h").read_text()) as folder:
-        command = ["verilator", "--cc", "--exe", "--build", "-O3", "--trace", "-Wno-fatal", "--top-module", TOP]
+        command = ["verilator", "--cc", "--exe", "--build", "-O3", "--trace", "--top-module", TOP]
         command += ["--timescale", "/".join(TIMESCALE), "-Mdir", str(folder), "-CFLAGS", f"-O2 -I{header}"]
         command += ["-LDFLAGS", "-lzmq", str(HERE / "smmute.v"), str(HERE / "verilator_main.cpp")]
         program = folder / f"V{TOP}"

@@ -171,7 +171,7 @@ module smmute (
                 rsp_ignored <= 1;
             end else begin
                 value = reg_wdata;
-                if (reg_addr[16] && reg_addr[6:2] == 0) value = value & 32'h301 | !reg_secure;
+                if (reg_addr[16] && reg_addr[6:2] == 0) value = value & 32'h301 | {31'b0, !reg_secure};
                 if (!reg_addr[16] && reg_addr[6:2] == UCTRL) value = value & 32'hFFFF0001;
                 if (reg_addr[16] || (reg_addr[6:2] != LAUNCHED && reg_addr[6:2] != RETURNED)) frames[word] = value;
                 if (!reg_addr[16] && reg_addr[6:2] == CMD) command;
@@ -254,7 +254,7 @@ module smmute (
             sum = 0;
             low = 0;
             high = stride == 1 ? (last >> 12) - (first >> 12) : (last - 7 - first) / stride;
-            count = cfg_latency + (stride == 1 ? last - first + 1 : (high + 1) * 8) / cfg_rate;
+            count = {32'b0, cfg_latency} + (stride == 1 ? last - first + 1 : (high + 1) * 8) / {48'b0, cfg_rate};
             used = 0;
             more = 1;
             left = 0;
@@ -307,7 +307,7 @@ module smmute (
                 fill_at = fill_at + 1;
             end
             data[used[3:0]] = 0;
-            for (i = 0; i < room; i = i + 1) begin
+            for (i = 0; i < {25'b0, room[6:0]}; i = i + 1) begin
                 fill = lcg(fill);
                 data[used[3:0]][8 * i +: 8] = fill[24:17];
                 fill = lcg(fill);
@@ -321,7 +321,7 @@ module smmute (
     reg [63:0] room;
     task read_chunk;
         begin
-            room = 64 - (from[5:0] > to[5:0] ? from[5:0] : to[5:0]);
+            room = 64 - {58'b0, from[5:0] > to[5:0] ? from[5:0] : to[5:0]};
             if (room > left) room = left;
             source_of[used[3:0]] = from;
             target_of[used[3:0]] = to;
@@ -400,7 +400,7 @@ module smmute (
                 substream = 32'hFFFFFFFF;
                 request(1, {table_[{fn, vector, 2'd1}], table_[{fn, vector, 2'd0}]}, 4, MSI_TAG, 0);
                 dma_fn <= fn;
-                dma_wdata <= table_[{fn, vector, 2'd2}];
+                dma_wdata <= {480'b0, table_[{fn, vector, 2'd2}]};
                 ev_msi <= 1;
                 state = MSI_WAIT;
             end

@@ -73,10 +73,8 @@ public:
         return value;
     }
     void write(unsigned offset, unsigned size, uint64_t value) {
-        for (unsigned i = 0; i < size; i++) {
-            uint8_t& byte = bytes_[offset + i];
-            byte = uint8_t((byte & ~mask_[offset + i]) | (value >> 8 * i & mask_[offset + i]));
-        }
+        for (unsigned i = offset; i < offset + size; i++, value >>= 8)
+            bytes_[i] = uint8_t((bytes_[i] & ~mask_[i]) | (value & mask_[i]));
     }
     bool memory() const { return read(4, 2) & 2; }
     bool master() const { return read(4, 2) & 4; }
@@ -94,10 +92,8 @@ public:
 
 private:
     void define(unsigned offset, unsigned size, uint64_t value, uint64_t writable = 0) {
-        for (unsigned i = 0; i < size; i++) {
-            bytes_[offset + i] = uint8_t(value >> 8 * i);
-            mask_[offset + i] = uint8_t(writable >> 8 * i);
-        }
+        for (unsigned i = offset; i < offset + size; i++, value >>= 8, writable >>= 8)
+            bytes_[i] = uint8_t(value), mask_[i] = uint8_t(writable);
     }
     uint8_t bytes_[kConfigSize] = {}, mask_[kConfigSize] = {};
 };
@@ -129,11 +125,7 @@ public:
         }
         if (!busy_) {
             busy_ = !waiting_.empty();
-            if (busy_) {
-                open_ = std::move(waiting_.front());
-                waiting_.pop_front();
-                periods_ = 0;
-            }
+            if (busy_) open_ = std::move(waiting_.front()), waiting_.pop_front(), periods_ = 0;
             drive(busy_ ? &open_ : nullptr);
         }
         return busy_;
@@ -171,10 +163,7 @@ public:
     }
     void completed(const csa_msg* m) {
         auto found = tags_.find(m->tag);
-        if (found == tags_.end()) {
-            csa_fail(&node, "a completion must answer an open request");
-            return;
-        }
+        if (found == tags_.end()) return (void)csa_fail(&node, "a completion must answer an open request");
         Completion c = {found->second, m->status != CSA_OKAY, {}};
         tags_.erase(found);
         if (m->bytes) memcpy(c.data, m->bytes, m->size < 64 ? m->size : 64);
@@ -393,12 +382,10 @@ private:
 
     void receive(const csa_msg* m) {
         const char* port = node.links[m->link].port;
-        if (!strcmp(port, "ecam")) configuration(m);
-        else if (!strcmp(port, "mmio")) memory(m);
-        else {
-            dma_.completed(m);
-            wake();
-        }
+        if (!strcmp(port, "ecam")) return configuration(m);
+        if (!strcmp(port, "mmio")) return memory(m);
+        dma_.completed(m);
+        wake();
     }
     void refuse(const csa_msg* m, const char* counter, int status) {
         ++count(counter);
@@ -436,7 +423,7 @@ private:
         transfer->left = m->size / 4;
         for (bool commands : {false, true})
             for (uint32_t at = 0; at < m->size; at += 4) {
-                bool command = bar == 0 && !(offset + at & 0x10000) && (offset + at) % 128 == 0;
+                bool command = bar == 0 && !((offset + at) & 0x10000) && (offset + at) % 128 == 0;
                 if (command != commands) continue;
                 uint32_t word = 0;
                 if (m->kind != CSA_READ && m->bytes) memcpy(&word, m->bytes + at, 4);
