@@ -7,6 +7,7 @@
 #   make lint    ruff (rules and format), mypy --strict, import-linter
 #   make bench   measure the workloads of `cosim bench`, write docs/performance.md
 #   make bench-peers  measure HELICS, mosaik and SimPy beside them, write docs/performance.md
+#   make image-check  build deploy/Containerfile with buildah on a base made here, run the main job in it (root)
 #   make docs    build the documentation into docs/_build/html
 #   make clean   remove what the above made, except runs/
 
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help up test differential fuzz lint bench bench-peers docs requirements clean
+.PHONY: help up test differential fuzz lint bench bench-peers image-check docs requirements clean
 
 VENV ?= .venv
 BENCH_VENV ?= $(VENV)-bench
@@ -33,7 +34,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
-	@sed -n '3,11s/^# \{0,3\}//p' Makefile
+	@sed -n '3,12s/^# \{0,3\}//p' Makefile
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -53,9 +54,10 @@ endef
 $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(call install,requirements/run.txt)
 
-# The extra `rtl` too: cocotb, with which the tests run RTL where Icarus is installed.
-$(VENV)/dev.stamp: requirements/dev.txt requirements/rtl.txt pyproject.toml | $(BIN)/python
+# The extras `rtl` and `metrics` too: cocotb, with which the tests run RTL where Icarus is installed, and prometheus_client.
+$(VENV)/dev.stamp: requirements/dev.txt requirements/rtl.txt requirements/metrics.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/rtl.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/metrics.txt
 	$(call install,requirements/dev.txt)
 
 $(VENV)/docs.stamp: requirements/docs.txt pyproject.toml | $(BIN)/python
@@ -103,6 +105,11 @@ $(BENCH_VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(BIN)/python
 bench-peers: $(BENCH_VENV)/bench.stamp
 	$(BENCH_VENV)/bin/python -m benchmarks.report peers $(BENCH_FLAGS)
 
+# Needs root, buildah and debootstrap; IMAGE_FLAGS: a folder that keeps base and layers.
+IMAGE_FLAGS ?=
+image-check: $(VENV)/run.stamp
+	PYTHON=$(BIN)/python deploy/check_image.sh $(IMAGE_FLAGS)
+
 docs: $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
@@ -114,6 +121,7 @@ requirements:
 	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c requirements/dev.txt --output-file requirements/rtl.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra metrics -c requirements/run.txt --output-file requirements/metrics.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra bench -c requirements/run.txt --output-file requirements/bench.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
 
