@@ -26,7 +26,8 @@ from cosim.bench.plans import first_measured, place
 from cosim.core.plan import Plan
 from cosim.errors import CosimError, Interrupted
 from cosim.run.rundir import RunDir
-from cosim.run.supervisor import Limits, Supervisor
+from cosim.run.crew import Limits
+from cosim.run.supervisor import Supervisor
 
 IN_PROCESS = "0"
 PER_NODE = "per-node"

@@ -19,9 +19,10 @@ import anyio
 
 from cosim.errors import Interrupted, UsageError
 from cosim.run.attached import with_waves
+from cosim.run.crew import Limits
 from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
-from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Limits, Supervisor
+from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Supervisor
 from cosim.topo.placement import Traffic
 
 ENGINES = ("local",)

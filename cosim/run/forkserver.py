@@ -18,6 +18,7 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -43,10 +44,10 @@ class Unfit(Exception):
     """Why this process can't fork workers."""
 
 
-def pack_order(endpoint: str, modules: list[str], folder: str, workers: int, credentials: str = "") -> bytes:
-    """The order: where the hub listens, what to import, the folder for stderr files, how many workers, and over tcp the folder
+def pack_order(endpoint: str, modules: list[str], folder: str, workers: Sequence[int], credentials: str = "") -> bytes:
+    """The order: where the hub listens, what to import, the folder for stderr files, the workers' numbers, and over tcp the folder
     with their credential files."""
-    body: bytes = msgpack.packb([endpoint, modules, folder, workers, credentials], use_bin_type=True)
+    body: bytes = msgpack.packb([endpoint, modules, folder, list(workers), credentials], use_bin_type=True)
     return _LENGTH.pack(len(body)) + body
 
 
@@ -147,7 +148,7 @@ def main() -> int:
         _import(modules)
         gc.collect()
         gc.freeze()  # else a worker's first collection would copy every page
-        for number in range(workers):
+        for number in workers:
             pid = fork_sibling()
             if pid == 0:
                 _guarded(parent, endpoint, f"w{number}", folder, credentials)

@@ -11,13 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 
-from cosim.core.plan import Plan
+from cosim.core.plan import NodePlan
 from cosim.run.forkserver import FORKED, PADDING, pack_order
 
 STDERR_TAIL = 2000
@@ -155,10 +155,10 @@ def start_hub(fd: int, folder: Path) -> Child:
     return Child.start("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
 
 
-def modules_of(plan: Plan) -> list[str]:
-    """The modules of a plan's models and of the programs that it names, which their workers would import."""
-    paths = {node.model for node in plan.nodes}
-    for node in plan.nodes:
+def modules_of(nodes: Sequence[NodePlan]) -> list[str]:
+    """The modules of nodes' models and of the programs that they name, which their workers would import."""
+    paths = {node.model for node in nodes}
+    for node in nodes:
         programs = node.params.get("programs")
         if isinstance(programs, dict):
             paths.update(str(path) for path in programs.values())
@@ -179,11 +179,12 @@ class ForkServer:
             )
 
     async def workers(
-        self, endpoint: str, modules: list[str], count: int, credentials: Path | None = None
+        self, endpoint: str, modules: list[str], numbers: Sequence[int], credentials: Path | None = None
     ) -> AsyncIterator[Child]:
-        """Order `count` workers; gives each as it is there, fewer when the server ends before."""
+        """Order workers by their numbers; gives each as it is there, fewer when the server ends before."""
         keys = "" if credentials is None else os.fspath(credentials)
-        order = memoryview(pack_order(endpoint, modules, os.fspath(self._folder), count, keys))
+        order = memoryview(pack_order(endpoint, modules, os.fspath(self._folder), numbers, keys))
+        count = len(numbers)
         data = b""
         try:
             while order:

@@ -13,26 +13,24 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
 
-from cosim.core.plan import NodePlan, Plan
+from cosim.core.plan import Plan
 from cosim.core.time import fmt
 from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError, UsageError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
 from cosim.run.attached import Attached, ForeignChild
 from cosim.run.control import serve
-from cosim.run.forkserver import UNFIT
-from cosim.run.hublink import HubEnd, ProcessHub, ThreadHub, hub_order
+from cosim.run.crew import Crew, Limits
+from cosim.run.hublink import ProcessHub, ThreadHub, hub_order
 from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
 from cosim.run.metrics import Metrics
 from cosim.run.outcome import Outcome
 from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
-from cosim.run.spawn import Child, ForkServer, modules_of, start_worker
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
@@ -46,17 +44,6 @@ PROGRESS = ("sim_time_ps", "events", "grants", "messages", "frames")
 _FAULTS: dict[int, type[CosimError]] = {2: UsageError, 3: NodeError, 4: PeerError, 5: InternalError}
 
 
-class Limits(NamedTuple):
-    """Wall-clock limits in seconds: for a grant (0 is off), and for all workers to be ready (0: by their number)."""
-
-    stall_s: float = 30.0
-    join_s: float = 0.0
-
-    def join_deadline(self, workers: int) -> float:
-        """The join deadline; it grows with the number of workers."""
-        return self.join_s or 30.0 + 1.0 * workers
-
-
 class Event(NamedTuple):
     """Something to show: `kind` is "started", "progress", "console", "test", "log", "error" or "end"."""
 
@@ -64,7 +51,7 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
 
-class Supervisor:
+class Supervisor(Crew):
     """Starts, watches and ends one run; see `cosim.run.api` for its public face."""
 
     def __init__(
@@ -79,24 +66,15 @@ class Supervisor:
         start: str = "fork",
         metrics: tuple[str, int] | None = None,
     ) -> None:
-        self.plan = plan
+        super().__init__(plan, directory.path, limits or Limits(), link, start)
         self.directory = directory
-        self.limits = limits or Limits()
         self.in_process = in_process
-        self.link = link
         self.listen = listen
-        self.start = start
         self._metrics_address = metrics
         self._metrics: Metrics | None = None
         workers = 1 if in_process else len(plan.groups)
         self.outcome = Outcome(plan, workers)
         self.log = RunLog(directory.path / "log.jsonl", directory.path.name)
-        self.children: list[Child] = []
-        self.workers: list[Child] = []
-        self._foreign: dict[int, Child] = {}
-        self._attached: Attached | None = None
-        # Groups of foreign nodes come last.
-        self._local = sum(plan.nodes[group[0]].external is None for group in plan.groups)
         self.progress: dict[str, int] = dict.fromkeys(PROGRESS, 0)
         self.counters: Counter[str] = Counter()
         self.joined = 0
@@ -108,15 +86,9 @@ class Supervisor:
         self.running_after_s: float | None = None
         self.done = anyio.Event()
         self._send, self.events = anyio.create_memory_object_stream[Event](math.inf)
-        self._hub: HubEnd = ThreadHub() if in_process else ProcessHub()
-        self._sockets: Path | None = None
-        self._ending = False
-        self._starting: anyio.CancelScope | None = None
-        self._stop_sent = False
+        self._hub = ThreadHub() if in_process else ProcessHub()
         self._queries: dict[int, anyio.Event] = {}
         self._views: dict[int, dict[str, Any]] = {}
-        self._cpu: dict[int, tuple[int, float]] = {}
-        self._group: anyio.abc.TaskGroup | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -177,85 +149,7 @@ class Supervisor:
         self._attached.publish(endpoint)
         if self._stop_sent:
             return  # ended before it began: no worker is needed
-        with anyio.move_on_after(join) as self._starting:
-            if self.start == "fork":
-                await self._fork(group, endpoint)
-            for worker in range(len(self.workers), self._local):
-                self._took(group, start_worker(endpoint, worker, path / "workers", self._sockets if tcp else None))
-        if self._starting.cancelled_caught and self.outcome.interrupted is None:
-            raise PeerError(
-                f"all {len(self.plan.groups)} workers must be started within {join:.0f} s, not {len(self.workers)} of them",
-                code="join-timeout",
-                where="start-up",
-                next_step="a slow machine needs a longer --join-limit; see workers/forkserver.stderr in the run directory",
-            )
-        for worker, node in {} if self._stop_sent else self._attached.nodes.items():
-            self._attach(group, worker, node)
-
-    def _attach(self, group: anyio.abc.TaskGroup, worker: int, node: NodePlan) -> None:
-        """Start a foreign node, or say how it is awaited."""
-        assert self._attached is not None and node.external is not None
-        if node.external["connect"]:
-            self.log.own("waiting for a foreign node", node_name=node.name)
-            self._show("waiting", node=node.name, text=self._attached.invitation(node))
-            return
-        child = self._attached.start(node)
-        self.children.append(child)
-        self._foreign[worker] = child
-        group.start_soon(self._watch, worker, child)
-
-    def _took(self, group: anyio.abc.TaskGroup, child: Child) -> None:
-        """Account for a new worker; they come in the order of their numbers."""
-        self.children.append(child)
-        group.start_soon(self._watch, len(self.workers), child)
-        self.workers.append(child)
-
-    async def _fork(self, group: anyio.abc.TaskGroup, endpoint: str) -> None:
-        """Have the workers forked. Returns with fewer when the fork server says that it can't: the others start by exec."""
-        count = self._local
-        modules = modules_of(self.plan) + (["cosim.link.zmq_link"] if self.link != "fast" else [])
-        server = ForkServer(self.directory.path / "workers")
-        self.children.append(server.child)
-        try:
-            async for child in server.workers(endpoint, modules, count, self._sockets if self.link == "tcp" else None):
-                self._took(group, child)
-            if len(self.workers) < count:
-                await server.child.wait()
-        finally:
-            self.children.remove(server.child)
-            server.close()
-        if len(self.workers) < count:
-            how = server.child.how_it_ended()
-            if server.child.status != UNFIT:
-                raise PeerError(
-                    f"the fork server must start {count} workers, and ended after {len(self.workers)} ({how})",
-                    code="forkserver-lost",
-                    where="fork server",
-                    sim_time_ps=0,
-                    next_step="its last words are in workers/forkserver.stderr of the run directory; --start exec does without it",
-                )
-            self.log.own("workers are started by exec", reason=how)
-
-    async def _watch(self, worker: int, child: Child) -> None:
-        await child.wait()
-        if not self._ending:
-            await anyio.sleep(0.05)  # what it said last is on its way through the hub
-            await self._hub.command("lost", worker, child.how_it_ended())
-
-    def _child(self, worker: int) -> Child | None:
-        """The process of a worker; None for a foreign one that was started by somebody else."""
-        return self.workers[worker] if worker < self._local else self._foreign.get(worker)
-
-    async def _lost(self, worker: int, text: str) -> None:
-        """The hub could not reach a worker: say how its process ended, if it did."""
-        how = text
-        if not self.in_process:
-            child = self._child(worker)
-            with anyio.move_on_after(1.0):
-                if child is not None:
-                    await child.wait()
-                    how = child.how_it_ended()
-        await self._hub.command("lost", worker, how)
+        await self._start_workers(group, endpoint, join)
 
     async def _serve_hub(self) -> None:
         """Take the hub's events until its end."""
@@ -418,6 +312,9 @@ class Supervisor:
             "run.json", {"pid": os.getpid(), "control": control, "topology": self.plan.name, "state": self.state}
         )
 
+    def _note(self, event: str, **fields: Any) -> None:
+        self.log.own(event, **fields)
+
     def _show(self, kind: str, **data: Any) -> None:
         if self._send.statistics().open_receive_streams:
             self._send.send_nowait(Event(kind, data))
@@ -450,33 +347,6 @@ class Supervisor:
         error = _FAULTS[exit_code](what, **fields)
         self.outcome.errors.append(error)
         self._show("error", **error.as_dict())
-
-    async def _stall(self, worker: int, seconds: float, since: float, sim_time_ps: int) -> None:
-        """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
-        if self.in_process:
-            return  # one process: its threads share the caller's clock, and the caller can see
-        child = self._child(worker)
-        cpu, state = (0.0, "unknown") if child is None else child.cpu_and_state()
-        if self._cpu.get(worker, (-1, 0.0))[0] != sim_time_ps:
-            self._cpu[worker] = (sim_time_ps, cpu)  # the first look at this grant
-        before = self._cpu[worker][1]
-        first = self.plan.nodes[self.plan.groups[worker][0]]
-        own = None if first.external is None else first.external["wall_limit_ms"]
-        limit = self.limits.stall_s if own is None else own / 1000
-        if child is not None and state != "S" and cpu - before < limit:
-            await self._hub.command("release", worker)
-            return
-        nodes = ", ".join(self.plan.nodes[n].name for n in self.plan.groups[worker][:4])
-        error = {
-            "what": f"{nodes} must answer a grant within {limit:.0f} s, and has not for {seconds:.0f} s "
-            f"(process state {state}, {cpu - before:.1f} s of CPU since)",
-            "node": first.name,
-            "sim_time_ps": sim_time_ps,
-            "where": f"worker w{worker}, pid {child.pid if child is not None else 'unknown'}",
-            "next_step": "look at that process (py-spy dump, gdb); a longer limit is --stall-limit (or wall_limit of an "
-            "external node), 0 switches it off",
-        }
-        await self._hub.command("stalled", worker, since, error)  # no effect when the answer has come meanwhile
 
     # -- control -------------------------------------------------------------------------------------------------------
 
