@@ -23,6 +23,7 @@ COMMANDS = {
     "regs": "cosim.cli.regs:regs",
     "lspci": "cosim.cli.lspci:lspci",
     "conform": "cosim.cli.conform:conform",
+    "export": "cosim.cli.export:export",
 }
 
 
