@@ -18,6 +18,12 @@ from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
 from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, ready
 
 _CHUNK = 1 << 16
+_EVENTS = 256
+"""Connections looked at in one wait."""
+# Plain ints: to join two members of an enum takes a microsecond.
+_NOW = int(socket.MSG_DONTWAIT)
+_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _CONNECT_TIMEOUT_S = 60.0
 
 
@@ -44,7 +50,7 @@ class FastHubSocket:
         self._listener.bind(path)
         self._listener.listen(4096)
         self._epoll = select.epoll()
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._epoll.register(self._listener, _IN)
         self._peers: dict[int, _Peer] = {}
         self._by_name: dict[bytes, _Peer] = {}
         self._inbox: deque[tuple[bytes, bytes]] = deque()
@@ -58,7 +64,7 @@ class FastHubSocket:
     def watch(self, fd: int) -> None:
         """Also wake `wait` when the file descriptor is readable."""
         self._control = fd
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, _IN)
 
     def wait(self, timeout_ms: int | None) -> bool:
         """Wait for frames or the watched descriptor; True when the descriptor is readable."""
@@ -68,9 +74,7 @@ class FastHubSocket:
         return found
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """The next (identity, frame), or None when there is none now."""
-        if not self._inbox:
-            self._poll(0)
+        """The next (identity, frame) that `wait` found; None when it must be called again."""
         return self._inbox.popleft() if self._inbox else None
 
     def joined(self, identity: bytes) -> bool:
@@ -87,7 +91,7 @@ class FastHubSocket:
             return
         data = header(len(frame)) + frame
         try:
-            sent = peer.socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sent = peer.socket.send(data, _SEND)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -95,7 +99,7 @@ class FastHubSocket:
             raise LinkClosed(f"{identity.decode(errors='replace')}: {error.strerror}") from None
         if sent < len(data):
             peer.out.append(memoryview(data)[sent:])
-            self._epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+            self._epoll.modify(peer.fd, _IN | _OUT)
 
     def close(self) -> None:
         """Send what is under way for up to two seconds, then close."""
@@ -112,12 +116,12 @@ class FastHubSocket:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout: float) -> None:
-        for fd, events in self._epoll.poll(timeout):
+        for fd, events in self._epoll.poll(timeout, _EVENTS):
             peer = self._peers.get(fd)
             if peer is not None:
-                if events & select.EPOLLOUT:
+                if events & _OUT:
                     self._flush(peer)
-                if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                if events & (_IN | _GONE):
                     self._read(peer)
             elif fd == self._control:
                 self._control_ready = True
@@ -134,11 +138,11 @@ class FastHubSocket:
             peer = _Peer(connection)
             self._peers[peer.fd] = peer
             peer.out.append(memoryview(GREETING + ready("ROUTER", b"")))
-            self._epoll.register(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+            self._epoll.register(peer.fd, _IN | _OUT)
 
     def _read(self, peer: _Peer) -> None:
         try:
-            data = peer.socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+            data = peer.socket.recv(_CHUNK, _NOW)
         except BlockingIOError:
             return
         except OSError:
@@ -157,9 +161,10 @@ class FastHubSocket:
         if peer.codec.reply:
             peer.out.append(memoryview(peer.codec.reply))
             peer.codec.reply = b""
-            self._epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+            self._epoll.modify(peer.fd, _IN | _OUT)
+        name, inbox = peer.name, self._inbox
         for message in messages:
-            self._inbox.append((peer.name, message))
+            inbox.append((name, message))
 
     def _admit(self, peer: _Peer) -> bool:
         """The handshake is done: the name must be new."""
@@ -177,7 +182,7 @@ class FastHubSocket:
     def _flush(self, peer: _Peer) -> None:
         while peer.out:
             try:
-                sent = peer.socket.send(peer.out[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = peer.socket.send(peer.out[0], _SEND)
             except BlockingIOError:
                 return
             except OSError:
@@ -187,7 +192,7 @@ class FastHubSocket:
                 peer.out[0] = peer.out[0][sent:]
             else:
                 peer.out.popleft()
-        self._epoll.modify(peer.fd, select.EPOLLIN)
+        self._epoll.modify(peer.fd, _IN)
 
     def _drop(self, peer: _Peer) -> None:
         if self._peers.pop(peer.fd, None) is None:

@@ -28,10 +28,13 @@ class ZmtpError(Exception):
     """The peer does not speak ZMTP 3 with NULL, or breaks a limit; the text names the rule."""
 
 
+_SHORT = [bytes((0, size)) for size in range(256)]
+
+
 def header(size: int, flags: int = 0) -> bytes:
     """The header of a frame with a body of `size` bytes."""
     if size < 256:
-        return bytes((flags, size))
+        return _SHORT[size] if not flags else bytes((flags, size))
     return bytes((flags | LONG,)) + _LONG_SIZE.pack(size)
 
 
@@ -93,15 +96,12 @@ class Connection:
         Raises:
             ZmtpError: the peer broke the protocol; the connection is to be closed.
         """
-        if (
-            not self._buffer
-            and not self._parts
-            and self.ready
-            and len(data) >= 2
-            and data[0] == 0
-            and len(data) == 2 + data[1]
-        ):
-            return [data[2:]]  # one short message in one piece: the common case of a grant or its answer
+        if self.ready and not self._buffer and not self._parts and len(data) > 1:
+            # One message in one piece: the common case of a grant or its answer.
+            if data[0] == 0 and len(data) == 2 + data[1]:
+                return [data[2:]]
+            if data[0] == LONG and len(data) > 9 and len(data) == 9 + _LONG_SIZE.unpack_from(data, 1)[0] <= self.limit:
+                return [data[9:]]
         self._buffer += data
         messages: list[bytes] = []
         while self._step(messages):

@@ -218,7 +218,7 @@ class Worker:
         return last
 
     def _fail(self, fault: ModelFault, text: str) -> int:
-        side = self._side()
+        side = self._side() if hasattr(self, "kernel") else None  # a model that can't be loaded comes before it
         if side is not None:
             self.socket.send(encode(FrameType.LOG, side))
         self.socket.send(encode(FrameType.ERROR, fault.rule, fault.node, fault.sim_time_ps, fault.what, text))

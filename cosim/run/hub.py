@@ -5,7 +5,7 @@ as the opaque blob that it is. Everything that people look at (console text, log
 plain lists through `emit`; commands of the supervisor come in through `command`. The hub's death ends the run.
 
 Events for the supervisor (lists; first item the name):
-    joined worker pid | running | progress sim_time events grants messages | side [records in order]
+    joined worker pid | running | progress sim_time events grants messages frames | side [records in order]
     unreachable worker text (to be answered by `lost`)
     error {code what where node sim_time_ps next_step traceback exit_code}
     stall worker seconds since sim_time (to be answered by `release` or `stalled`)
@@ -22,8 +22,8 @@ from typing import Any
 
 import msgpack
 
-from cosim.core.barrier import Out, ProtocolViolation
-from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode
+from cosim.core.barrier import ProtocolViolation
+from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode, quick_done
 from cosim.core.time import NEVER
 from cosim.link.base import LinkClosed
 from cosim.run.foreign import Refusal, frame_text
@@ -31,8 +31,7 @@ from cosim.run.hubparts import grant_frames, journal_error
 from cosim.run.hubview import Telling
 
 PROGRESS_S = 0.1
-
-_DONE = FrameType.DONE  # bound once: an attribute of an enum class costs a call each time
+PROGRESS_MS = 100
 
 
 class Hub(Telling):
@@ -43,8 +42,10 @@ class Hub(Telling):
     def run(self) -> None:
         """Serve until the run is over, one way or another; the last event is ``end``."""
         try:
-            while not self._finished():
+            while self._granted_at or not self._finished():
                 self._step()
+                if self._stop is not None:
+                    break
             reason = self._stop or self._reason()
             self._farewell(reason)
             self._release_side(NEVER)
@@ -59,21 +60,15 @@ class Hub(Telling):
         return "until" if self.barrier.reached_until else "quiescent"
 
     def _step(self) -> None:
-        timeout = int(PROGRESS_S * 1000)
-        if self.link.wait(timeout):
+        link = self.link
+        if link.wait(PROGRESS_MS):
             self._take_commands()
-        while (item := self.link.receive()) is not None:
+        while (item := link.receive()) is not None:
             self._take(*item)
-            if self._stop is None and not self._granted_at and self._ready:
+            if not self._granted_at and self._stop is None and self._ready:
                 break  # all reports are in: another receive would only find nothing
-        for identity in self.link.closed:
-            if identity in self._worker:
-                self.emit(["unreachable", self._worker[identity], "its connection ended"])
-        self.link.closed.clear()
-        for identity in self.link.twice:
-            if (worker := self._worker.get(identity)) in self._foreign:
-                self._fault(worker, "duplicate", f"a second connection came under the name {identity.decode()}")
-        self.link.twice.clear()
+        if link.closed or link.twice:
+            self._connections()
         if self._stop is None:
             self._grant()
         now = time.monotonic()
@@ -82,6 +77,17 @@ class Hub(Telling):
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_S
             self._housekeeping(now)
+
+    def _connections(self) -> None:
+        """What the link says of those that went, or came twice."""
+        for identity in self.link.closed:
+            if identity in self._worker:
+                self.emit(["unreachable", self._worker[identity], "its connection ended"])
+        self.link.closed.clear()
+        for identity in self.link.twice:
+            if (worker := self._worker.get(identity)) in self._foreign:
+                self._fault(worker, "duplicate", f"a second connection came under the name {identity.decode()}")
+        self.link.twice.clear()
 
     def _take_commands(self) -> None:
         for command in self.commands():
@@ -112,17 +118,23 @@ class Hub(Telling):
             return
         if worker in self._foreign and worker in self._lost:
             return  # one message says what it did
-        shown = f"; {frame_text(data)}" if worker in self._foreign else ""
         try:
-            frame = decode(data)
-            self._handle(worker, frame, data)
+            body = quick_done(data) if worker not in self._foreign else None
+            if body is not None:
+                self._done(worker, body, data)
+            else:
+                self._handle(worker, decode(data), data)
         except WireError as error:
-            self._fault(worker, "bad-frame", f"{error}{shown}")
+            self._fault(worker, "bad-frame", f"{error}{self._shown(worker, data)}")
         except ProtocolViolation as error:
-            self._fault(error.worker, error.rule, f"{error.text}{shown}")
+            self._fault(error.worker, error.rule, f"{error.text}{self._shown(worker, data)}")
         except Refusal as error:
             self._refuse(identity, error.code, error.what)
-            self._fault(worker, error.code, f"its HELLO was refused: {error.what}{shown}")
+            self._fault(worker, error.code, f"its HELLO was refused: {error.what}{self._shown(worker, data)}")
+
+    def _shown(self, worker: int, data: bytes) -> str:
+        """What a foreign node sent, for the message that blames it."""
+        return f"; {frame_text(data)}" if worker in self._foreign else ""
 
     def _stranger(self, identity: bytes, data: bytes) -> None:
         """A frame from somebody of another name; while a foreign node is awaited that is most likely it."""
@@ -138,7 +150,7 @@ class Hub(Telling):
             self.link.send(identity, encode(FrameType.REFUSED, code, what))
 
     def _handle(self, worker: int, frame: Frame, data: bytes) -> None:
-        if frame.type is _DONE:
+        if frame.type is FrameType.DONE:
             self._done(worker, frame.body, data)
         elif frame.type is FrameType.HELLO:
             self._hello(worker, frame.body)
@@ -178,7 +190,7 @@ class Hub(Telling):
             self._fault(worker, "duplicate", f"a second HELLO came for {name}")
             return
         self._pid[worker] = pid
-        self._welcome(worker, self.plan.worker_plan(worker, dict(self._returns[worker])).to_msgpack())
+        self._welcome(worker, self._plan_of(worker))
 
     def _welcome(self, worker: int, plan: bytes) -> None:
         self._send(worker, encode(FrameType.WELCOME, VERSION, plan, [LIMITS.max_frame, LIMITS.max_messages]))
@@ -197,11 +209,7 @@ class Hub(Telling):
         seq, now, next_event, next_out, events, batches, side = body
         if worker in self._foreign:
             batches, events = self._foreign[worker].answered(body), 0
-        if any(not 0 <= b[0] < len(self.names) or b[0] == worker for b in batches):
-            raise WireError(
-                f"a batch must be for another worker of 0..{len(self.names) - 1}, not {[b[0] for b in batches]}"
-            )
-        self.barrier.report(worker, seq, now, next_event, next_out, [Out(*b[:3]) for b in batches])
+        self.barrier.report(worker, seq, now, next_event, next_out, batches)
         self.journal.add(worker, b"D", data)
         self._granted_at.pop(worker, None)
         self._now[worker] = now
@@ -209,7 +217,8 @@ class Hub(Telling):
         self.events += events
         for dst, arrival, _wake, blob in batches:
             self._blobs[dst].append((worker, blob))
-            self._arrival[dst] = min(self._arrival[dst], arrival)
+            if arrival < self._arrival[dst]:
+                self._arrival[dst] = arrival
         if side is not None:
             self._side.add(side)
 
@@ -218,7 +227,8 @@ class Hub(Telling):
             if worker in self._foreign:
                 self._foreign[worker].granted(self._blobs[worker])
             frames = grant_frames(seq, bound, self._blobs[worker], whole=worker in self._foreign)
-            self._next[worker] = min(self._next[worker], self._arrival[worker])
+            if self._arrival[worker] < self._next[worker]:
+                self._next[worker] = self._arrival[worker]
             self._blobs[worker] = []
             self._arrival[worker] = NEVER
             self._granted_at[worker] = time.monotonic()

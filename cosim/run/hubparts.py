@@ -12,8 +12,13 @@ import msgpack
 from cosim.core.codec import FrameType, encode
 from cosim.core.journal import HEADER, frame_record
 
+JOURNAL_BYTES = 8 << 20
+"""Most bytes of frames that wait to be written to the journals."""
 DELIVERY_BYTES = 8 << 20
 """Most bytes of messages in one GRANT, but for a blob that has more by itself: half of what a frame may have."""
+
+
+_GRANT = FrameType.GRANT  # bound once: an attribute of an enum class costs a call each time
 
 
 class HubLink(Protocol):
@@ -26,7 +31,8 @@ class HubLink(Protocol):
 
     def wait(self, timeout_ms: int | None) -> bool: ...
 
-    def receive(self) -> tuple[bytes, bytes] | None: ...
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """The next (identity, frame); None when `wait` must look for more."""
 
     def joined(self, identity: bytes) -> bool: ...
 
@@ -41,6 +47,8 @@ class Journal:
 
     def __init__(self, folder: Path | None, workers: int) -> None:
         self._files: list[BinaryIO] = []
+        self._frames: dict[int, list[bytes]] = {}  # by worker: tag, frame, tag, frame, ...
+        self._bytes = 0
         self.fault: OSError | None = None
         if folder is not None:
             for worker in range(workers):
@@ -49,23 +57,31 @@ class Journal:
                 self._files.append(file)
 
     def add(self, worker: int, tag: bytes, frame: bytes) -> None:
-        """Append one frame."""
+        """Append one frame. It is only noted here; `flush`, which is called ten times a second, writes it."""
         if self._files:
-            try:
-                self._files[worker].write(frame_record(tag + frame))
-            except OSError as error:
-                self._fail(error)
+            kept = self._frames.get(worker)
+            if kept is None:
+                kept = self._frames[worker] = []
+            kept.append(tag)
+            kept.append(frame)
+            self._bytes += len(frame)
+            if self._bytes > JOURNAL_BYTES:
+                self.flush()
 
     def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
+        """Hand what was noted to the operating system."""
+        frames, self._frames, self._bytes = self._frames, {}, 0
         try:
-            for file in self._files:
-                file.flush()
+            for worker, kept in frames.items():
+                pairs = zip(kept[::2], kept[1::2], strict=True)
+                self._files[worker].write(b"".join([frame_record(tag + frame) for tag, frame in pairs]))
+                self._files[worker].flush()
         except OSError as error:
             self._fail(error)
 
     def close(self) -> None:
         """Flush and close."""
+        self.flush()
         files, self._files = self._files, []
         for file in files:
             try:
@@ -75,14 +91,17 @@ class Journal:
 
     def _fail(self, error: OSError) -> None:
         self.fault = error
+        self._frames = {}
         self.close()
 
 
 def grant_frames(seq: int, bound: int, blobs: list[tuple[int, bytes]], *, whole: bool) -> list[bytes]:
     """A GRANT; before it, unless it must be `whole`, grants of sequence number 0, which only deliver what is too much for one
     frame: a worker that others hold back has no limit on what waits for it."""
+    if len(blobs) < 2:
+        return [encode(_GRANT, seq, bound, blobs)]
     frames = []
-    if len(blobs) > 1 and not whole:
+    if not whole:
         first = size = 0
         for place, (_worker, blob) in enumerate(blobs):
             if size and size + len(blob) > DELIVERY_BYTES:
@@ -90,7 +109,7 @@ def grant_frames(seq: int, bound: int, blobs: list[tuple[int, bytes]], *, whole:
                 first, size = place, 0
             size += len(blob)
         blobs = blobs[first:]
-    return [*frames, encode(FrameType.GRANT, seq, bound, blobs)]
+    return [*frames, encode(_GRANT, seq, bound, blobs)]
 
 
 def journal_error(fault: OSError, now: int) -> dict[str, Any]:

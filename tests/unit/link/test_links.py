@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from cosim.core.codec import LIMITS
 from cosim.link.base import LinkClosed
+from cosim.link.keys import RunKeys, parse_credential
 from cosim.link.memory_link import Switch
 from cosim.link.unix_link import FastHubSocket, FastWorkerSocket
 from cosim.link.zmq_link import HubSocket, WorkerSocket
 from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, properties, ready
 
-PAIRS = ["memory", "zmq-zmq", "fast-fast", "fast-zmq", "zmq-fast"]
+PAIRS = ["memory", "zmq-zmq", "fast-fast", "fast-zmq", "zmq-fast", "tcp-tcp"]
 
 
 class Rig:
@@ -32,6 +33,12 @@ class Rig:
         if kind == "memory":
             self.hub = Switch()
             self._worker = self.hub.connect
+        elif kind == "tcp-tcp":
+            keys = RunKeys.generate(["w0", "w1"])
+            self.hub = HubSocket("tcp://127.0.0.1:0", keys)
+            self._worker = lambda name: WorkerSocket(
+                self.hub.endpoint, name, parse_credential(keys.credential(name), name)
+            )
         else:
             hub, worker = kind.split("-")
             self.hub = {"zmq": HubSocket, "fast": FastHubSocket}[hub](self.endpoint)
@@ -154,9 +161,10 @@ def test_a_hub_that_goes_is_noticed(tmp_path: Path) -> None:
 def test_a_second_worker_of_a_name_is_refused(tmp_path: Path) -> None:
     """The first keeps its place; the second's connection is closed and counted."""
     rig = Rig("fast-fast", tmp_path)
-    first, second = rig.worker("w0"), rig.worker("w0")
+    first = rig.worker("w0")
     first.send(b"one")
     assert rig.get() == [(b"w0", b"one")]
+    second = rig.worker("w0")
     with pytest.raises(LinkClosed):
         for _ in range(100):
             rig.hub.wait(0)
