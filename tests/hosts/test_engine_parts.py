@@ -206,6 +206,18 @@ def test_a_command_nobody_wants_ends_with_its_whole_group(how: str, stubborn: bo
             os.kill(pids[1], signal.SIGKILL)
 
 
+def test_what_a_command_leaves_in_its_group_ends_with_it() -> None:
+    """A command that ends by itself and leaves a child behind leaves none on the host."""
+    with launch("import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=2).pid, flush=True)") as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert process.wait(30) == 0
+        deadline = time.monotonic() + 10
+        while is_running(child):
+            assert time.monotonic() < deadline, "the child must be gone"
+            time.sleep(0.01)
+
+
 def test_the_launcher_says_what_it_expected() -> None:
     """A wrong command line ends with status 2 and the two right forms."""
     words = [sys.executable, "-m", "cosim.engines.slot", "nonsense"]
