@@ -120,7 +120,7 @@ PIP_COMPILE := pip-compile --quiet --generate-hashes --no-emit-index-url --no-em
 requirements:
 	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
-	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c requirements/dev.txt --output-file requirements/rtl.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c requirements/dev.txt --output-file requirements/rtl.txt pyproject.toml requirements/build.in requirements/rtl.in
 	$(PIP_COMPILE) --extra metrics -c requirements/run.txt --output-file requirements/metrics.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra bench -c requirements/run.txt --output-file requirements/bench.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
