@@ -24,6 +24,7 @@
 #include "csa.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <exception>
@@ -160,20 +161,15 @@ public:
     /* A level line that others drive: bind it to a signal that the model reads. */
     sc_core::sc_out<bool>& wire_in(const std::string& port, uint64_t line = 0) {
         role(port, "wire");
-        auto& out = levels_[{port, line}];
-        if (!out) out.reset(new sc_core::sc_out<bool>(sc_core::sc_gen_unique_name((port + "_in").c_str())));
-        return *out;
+        auto& made = levels_[{port, line}];
+        if (!made) made = std::make_unique<Level>(sc_core::sc_gen_unique_name((port + "_in").c_str()));
+        return made->out;
     }
     /* A level line that the model drives: bind it to a signal that the model writes. `peer` only when the port has several. */
     sc_core::sc_in<bool>& wire_out(const std::string& port, uint64_t line = 0, const std::string& peer = "") {
         role(port, "wire");
-        lines_.emplace_back(new Line{sc_core::sc_gen_unique_name((port + "_out").c_str()), port, peer, line});
-        Line* made = lines_.back().get();
-        sc_core::sc_spawn_options options;
-        options.spawn_method();
-        options.set_sensitivity(&made->in);
-        sc_core::sc_spawn([this, made] { drive(*made); }, sc_core::sc_gen_unique_name("drive"), &options);
-        return made->in;
+        lines_.push_back(std::make_unique<Line>(sc_core::sc_gen_unique_name((port + "_out").c_str()), *this, port, peer, line));
+        return lines_.back()->in;
     }
     /* The earliest time (ps) at which the model may send without a new input, NEVER while it is idle. Without this function the
      * model's next event is taken, which a free-running clock makes useless. */
@@ -183,6 +179,17 @@ public:
     void translate(Translate in, Translate out) {
         translate_in_ = std::move(in);
         translate_out_ = std::move(out);
+    }
+
+    /* The VCD file of `cosim up --wave`, nullptr in other runs: what is traced in it is in waves/NODE.vcd of the run directory. */
+    sc_core::sc_trace_file* waves() {
+        const char* path = std::getenv("COSIM_WAVE");
+        if (!std::exchange(waves_asked_, true)) {
+            csa_capability("wave");
+            waves_ = path ? sc_core::sc_create_vcd_trace_file(path) : nullptr;
+            if (waves_) waves_->set_time_unit(1, sc_core::SC_PS);
+        }
+        return waves_;
     }
 
     /* Join the run; run() does so when this was not called before, as must be to use param(). */
@@ -231,6 +238,7 @@ public:
                 csa_fail(node_.get(), error.what());
             }
         }
+        if (waves_) sc_core::sc_close_vcd_trace_file(waves_);
         if (*csa_error(node_.get())) csa_complain(node_.get());
         return csa_close(node_.get());
     }
@@ -239,12 +247,32 @@ private:
     template <unsigned> friend class TargetPort;
     template <unsigned> friend class InitiatorPort;
 
-    struct Line {
+    /* Ports of signals need a module each. */
+    struct Level : sc_core::sc_module {
+        sc_core::sc_out<bool> out;
+        explicit Level(sc_core::sc_module_name name) : sc_module(name), out("out") {}
+    };
+
+    struct Line : sc_core::sc_module {
+        SC_HAS_PROCESS(Line);
         sc_core::sc_in<bool> in;
-        std::string port, peer;
-        uint64_t line;
-        bool level = false;
-        Line(const char* name, std::string p, std::string to, uint64_t n) : in(name), port(std::move(p)), peer(std::move(to)), line(n) {}
+        Line(sc_core::sc_module_name name, Bridge& bridge, std::string port, std::string peer, uint64_t line)
+            : sc_module(name), in("in"), bridge_(bridge), port_(std::move(port)), peer_(std::move(peer)), line_(line) {
+            SC_METHOD(drive);
+            sensitive << in;
+        }
+        void drive() {
+            if (in.read() == level_) return;
+            level_ = !level_;
+            csa_level(bridge_.node_.get(), port_.c_str(), peer_.empty() ? nullptr : peer_.c_str(), line_, level_, bridge_.after(sc_core::SC_ZERO_TIME));
+            bridge_.leave();
+        }
+
+    private:
+        Bridge& bridge_;
+        std::string port_, peer_;
+        uint64_t line_;
+        bool level_ = false;
     };
 
     /* -- time -- */
@@ -311,7 +339,7 @@ private:
         if (m.kind == CSA_LEVEL) {
             auto found = levels_.find({port, m.field[0].u});
             if (found == levels_.end()) return fail("line " + std::to_string(m.field[0].u) + " of port " + port + " is not bound: wire_in() must name it");
-            return (*found->second)->write(m.field[1].u != 0);
+            return found->second->out.write(m.field[1].u != 0);
         }
         auto found = targets_.find(port);
         if (found == targets_.end()) return fail("port " + port + " got a message of kind " + std::to_string(m.kind) + ", which the bridge does not carry");
@@ -367,13 +395,6 @@ private:
     }
 
     /* -- outputs -- */
-
-    void drive(Line& line) {
-        if (line.in.read() == line.level) return;
-        line.level = !line.level;
-        csa_level(node_.get(), line.port.c_str(), line.peer.empty() ? nullptr : line.peer.c_str(), line.line, line.level, after(sc_core::SC_ZERO_TIME));
-        leave();
-    }
 
     /* The port by which a transaction leaves; nullptr: none has its identity. */
     const char* port_of(const std::vector<std::string>& ports, const Attributes& a) const {
@@ -462,13 +483,14 @@ private:
     uint64_t lookahead_, tick_;
     uint64_t target_ = 0; /* where the present sc_start ends */
     uint64_t no_counter_ = 0;
-    bool opened_ = false, started_ = false;
+    bool opened_ = false, started_ = false, waves_asked_ = false;
+    sc_core::sc_trace_file* waves_ = nullptr;
     unsigned serving_ = 0; /* accesses that have begun and not been answered */
     csa_msg request_{};
     sc_core::sc_event input_;
     std::map<std::string, const char*> roles_;
     std::map<std::string, detail::AccessPort*> targets_;
-    std::map<std::pair<std::string, uint64_t>, std::unique_ptr<sc_core::sc_out<bool>>> levels_;
+    std::map<std::pair<std::string, uint64_t>, std::unique_ptr<Level>> levels_;
     std::vector<std::unique_ptr<Line>> lines_;
     std::vector<std::unique_ptr<sc_core::sc_module>> modules_;
     std::map<uint64_t, detail::Pending> pending_;
@@ -520,17 +542,16 @@ private:
 
     void serve(detail::Access& access) {
         tlm::tlm_generic_payload trans;
-        Attributes attributes = bridge_.attributes_of(access);
+        auto* attributes = new Attributes(bridge_.attributes_of(access)); /* trans frees its extensions */
+        trans.set_extension(attributes);
         sc_core::sc_time delay = sc_core::SC_ZERO_TIME;
         trans.set_command(access.kind == CSA_READ ? tlm::TLM_READ_COMMAND : tlm::TLM_WRITE_COMMAND);
         trans.set_address(access.addr);
         trans.set_data_ptr(access.data.data());
         trans.set_data_length(access.size);
         trans.set_streaming_width(access.size);
-        trans.set_extension(&attributes);
-        if (bridge_.translate_in_) bridge_.translate_in_(trans, attributes);
+        if (bridge_.translate_in_) bridge_.translate_in_(trans, *attributes);
         socket->b_transport(trans, delay);
-        trans.clear_extension(&attributes);
         bridge_.reply(access, status_of(trans.get_response_status()), bridge_.after(delay));
         --bridge_.serving_;
     }
