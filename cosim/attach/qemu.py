@@ -51,7 +51,7 @@ DEVICE_TREE = MIB
 """At start and reset QEMU puts a device tree, with random seeds in it, at the beginning of RAM: up to so many bytes."""
 GICR_STRIDE = {"3": 0x2_0000, "4.0": 0x4_0000}
 SPIS = 256
-LINES = ("irq", "fiq")
+LINES = ("irq", "fiq", "virq", "vfiq")
 
 # QEMU's device edu (docs/specs/edu): registers in BAR 0, MSI capability.
 _ECAM, _MMIO32 = 0x40_1000_0000, 0x1000_0000
@@ -60,7 +60,11 @@ _RAISE, _ACKNOWLEDGE = 0x60, 0x64
 
 _ISR_EL1 = (3, 0, 12, 1, 0)
 _CPU_ON = 0xC400_0003  # PSCI, 64-bit calls
-_HVC, _SMC = 0xD400_0002, 0xD400_0003
+_HVC, _SMC, _ERET = 0xD400_0002, 0xD400_0003, 0xD69F_03E0
+_MRS, _MSR = 0xD520_0000, 0xD500_0000  # of x0; the register's encoding is bits [20:5]
+_ICH_HCR_EL2, _HCR_EL2, _SPSR_EL2, _ELR_EL2 = (3, 4, 12, 11, 0), (3, 4, 1, 1, 0), (3, 4, 4, 0, 0), (3, 4, 4, 0, 1)
+_HCR = 1 << 31 | 1 << 4 | 1 << 3  # EL1 is AArch64; IRQ and FIQ go to EL2, so that EL1 sees the virtual ones
+_EL1 = 0x3C5  # EL1h, all exceptions masked
 
 
 class Window(NamedTuple):
@@ -142,7 +146,9 @@ class QemuGic:
         self.frames = (Window(GICD, FRAME), Window(GITS, 2 * FRAME), Window(GICR, cpus * stride))
         self.ram = Window(RAM, ram)
         self._scratch = RAM + ram  # a MiB of its own, which nobody else reaches
-        self._code: dict[int, int] = {}
+        self._code: dict[tuple[int, ...], int] = {}
+        self._free = self._scratch
+        self._virtual = [False] * cpus
         self._binary, self._answer_s = binary, answer_s
         self._output = tempfile.TemporaryFile()
         self._process: subprocess.Popen[bytes] | None = None
@@ -254,10 +260,14 @@ class QemuGic:
         """What firmware would do: secondary CPUs on, PCI functions configured."""
         call = _SMC if self.gic_version == "4.0" else _HVC
         for cpu in range(1, self.cpus):
-            at = self._instruction(call)
+            at = self._place(call)
             answer = self._gdb.step(0, {0: _CPU_ON, 1: cpu, 2: self._scratch, 3: 0, Gdb.PC: at})[1]
             if answer:
                 raise QemuError(f"PSCI CPU_ON of CPU {cpu} must give 0, not {answer:#x}")
+        self._virtual = [False] * self.cpus
+        if self.gic_version == "4.0":
+            for cpu in range(self.cpus):
+                self.msr(cpu, encoding(*_HCR_EL2), _HCR)
         for device_id in self.device_ids:
             config, bar = self._function(device_id)
             store = self._qtest.store
@@ -339,34 +349,63 @@ class QemuGic:
 
     # -- CPUs ----------------------------------------------------------------------------------------------------------
 
-    def mrs(self, cpu: int, register: int) -> int | None:
-        """Read a system register (see `encoding`) on a CPU at EL1 (GICv4.0: EL2); None: undefined there."""
-        return self._execute(cpu, 0xD520_0000 | (register & 0xFFFF) << 5, 0)
+    def mrs(self, cpu: int, register: int, *, guest: bool = False) -> int | None:
+        """Read a system register (see `encoding`) on a CPU at EL1; None: undefined there.
 
-    def msr(self, cpu: int, register: int, value: int) -> bool:
+        With GICv4.0 at EL2, or as a `guest` at EL1, which sees the virtual CPU interface (ICV_).
+        """
+        return self._execute(cpu, _MRS | (register & 0xFFFF) << 5, 0, guest)
+
+    def msr(self, cpu: int, register: int, value: int, *, guest: bool = False) -> bool:
         """Write a system register; False: undefined there."""
-        return self._execute(cpu, 0xD500_0000 | (register & 0xFFFF) << 5, value) is not None
+        done = self._execute(cpu, _MSR | (register & 0xFFFF) << 5, value, guest) is not None
+        if done and not guest and register == encoding(*_ICH_HCR_EL2):
+            self._virtual[cpu] = bool(value & 1)
+        return done
 
-    def lines(self, cpu: int) -> tuple[int, int]:
-        """Levels of a CPU's IRQ and FIQ inputs."""
-        pending = self.mrs(cpu, encoding(*_ISR_EL1))
-        if pending is None:
-            raise QemuError(f"ISR_EL1 must be readable on CPU {cpu}")
-        return pending >> 7 & 1, pending >> 6 & 1
+    def lines(self, cpu: int) -> tuple[int, ...]:
+        """Levels of a CPU's IRQ and FIQ, then of its virtual ones, which are low while ICH_HCR_EL2.En is 0."""
+        levels: list[int] = []
+        for guest in (False, True):
+            pending = self.mrs(cpu, encoding(*_ISR_EL1), guest=guest) if not guest or self._virtual[cpu] else 0
+            if pending is None:
+                raise QemuError(f"ISR_EL1 must be readable on CPU {cpu}")
+            levels += (pending >> 7 & 1, pending >> 6 & 1)
+        return tuple(levels)
 
-    def _execute(self, cpu: int, opcode: int, value: int) -> int | None:
+    def _execute(self, cpu: int, opcode: int, value: int, guest: bool) -> int | None:
         """One instruction with x0 = `value`; x0 after it, None if it took an exception."""
+        if guest and self.gic_version == "3":
+            return None
         try:
-            at = self._instruction(opcode)
-            pc, value = self._gdb.step(cpu, {0: value, Gdb.PC: at})
+            at = self._place(opcode)
+            if guest:
+                self._enter(cpu, at, value)
+                pc, value = self._gdb.step(cpu, {})
+                self._gdb.step(cpu, {Gdb.PC: self._place(_HVC)})  # back to EL2
+            else:
+                pc, value = self._gdb.step(cpu, {0: value, Gdb.PC: at})
         except QemuError as error:
             raise self._blame(error) from None
         return value if pc == at + 4 else None
 
-    def _instruction(self, opcode: int) -> int:
-        """Address of an instruction in scratch RAM; each has its own place, so that code never changes."""
-        at = self._code.get(opcode)
+    def _enter(self, cpu: int, at: int, value: int) -> None:
+        """From EL2 to the instruction at `at` in EL1, with x0 = `value`."""
+        start = self._place(
+            _MSR | encoding(*_ELR_EL2) << 5 | 1, _MSR | encoding(*_SPSR_EL2) << 5 | 2, _ERET
+        )  # of x1 and x2
+        registers = {0: value, 1: at, 2: _EL1, Gdb.PC: start}
+        for _ in range(3):
+            pc, _x0 = self._gdb.step(cpu, registers)
+            registers = {}
+        if pc != at:
+            raise QemuError(f"ERET of CPU {cpu} must go to {at:#x}, not {pc:#x}")
+
+    def _place(self, *opcodes: int) -> int:
+        """Address of instructions in scratch RAM; each sequence has its own place, so that code never changes."""
+        at = self._code.get(opcodes)
         if at is None:
-            at = self._code[opcode] = self._scratch + 4 * len(self._code)
-            self._qtest.write(at, opcode.to_bytes(4, "little"))
+            at = self._code[opcodes] = self._free
+            self._free += 4 * len(opcodes)
+            self._qtest.write(at, b"".join(opcode.to_bytes(4, "little") for opcode in opcodes))
         return at

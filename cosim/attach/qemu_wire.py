@@ -164,7 +164,7 @@ class Gdb(_Stream):
         select = [] if cpu == self._cpu else [f"Hg{cpu + 1}"]
         self._cpu = cpu
         sets = [f"P{number:x}={value.to_bytes(8, 'little').hex()}" for number, value in registers.items()]
-        done = self.ask(*select, *sets)
+        done = self.ask(*select, *sets) if select or sets else []
         if any(answer != "OK" for answer in done):
             raise QemuError(f"the debugger stub must set registers of CPU {cpu}, but answered {done}")
         stop, pc, value = (*self.ask(f"vCont;s:{cpu + 1}"), *self.ask(f"p{self.PC:x}", f"p{result:x}"))

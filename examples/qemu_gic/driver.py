@@ -17,16 +17,18 @@ from nodes.software.gicv3 import CTLR_ARE, CTLR_G1A, GICD_CTLR, GICD_IGROUPR, GI
 GICD, GITS, GICR = 0x0800_0000, 0x0808_0000, 0x080A_0000
 TRANSLATER = GITS + 0x1_0040
 CPU_FRAMES, DEVICES, DEVICE_SIZE = 0x2000_0000, 0x3000_0000, 0x1000
-PROPERTY, PENDING, QUEUE, QUEUE_SIZE, TABLES, ITT, VIRTUAL_PENDING = (
-    0x4010_0000, 0x4020_0000, 0x4030_0000, 0x1000, 0x4040_0000, 0x4050_0000, 0x4060_0000,
+PROPERTY, PENDING, QUEUE, QUEUE_SIZE, TABLES, ITT, VIRTUAL_PENDING, VIRTUAL_PROPERTY = (
+    0x4010_0000, 0x4020_0000, 0x4030_0000, 0x1000, 0x4040_0000, 0x4050_0000, 0x4060_0000, 0x4061_0000,
 )  # fmt: skip
 TABLE_SIZE = 0x1_0000
 GICD_ISENABLER, GICD_IPRIORITYR, GICD_IROUTER, GICR_WAKER = 0x0100, 0x0400, 0x6000, 0x0014
+VLPI_FRAME, VENG1 = 0x2_0000, 1 << 1
 CHILDREN_ASLEEP = 1 << 2
 TYPER_LPIS = 1 << 17
 
 # System registers: op0, op1, CRn, CRm, op2 in 16 bits.
 ICC_PMR, ICC_IAR1, ICC_EOIR1, ICC_IGRPEN1, ICC_SGI1R = 0xC230, 0xC660, 0xC661, 0xC667, 0xC65D
+ICH_HCR, ICH_VMCR = 0xE658, 0xE65F
 
 SPI_LINE, SGI, FIRST_LPI, EVENTS = 8, 3, 8192, 4
 SPI = 32 + SPI_LINE
@@ -72,7 +74,7 @@ class Driver(Node):
     kind = "gic_driver"
     parameters = {"cpus": int, "gicr_stride": int, "t_interrupt": int, "rounds": int, "virtual": bool}
     bus = MmioInitiator()
-    irq = Wire("line 2 * CPU: IRQ")
+    irq = Wire("line 4 * CPU: IRQ; 2 more: virtual IRQ")
 
     def setup(self) -> None:
         """Watch the lines."""
@@ -99,6 +101,7 @@ class Driver(Node):
             await self._unmapped()
             if self.params["virtual"]:
                 await self._doorbell()
+                await self._resident()
             await self._storm()
         except (Failure, BusFault) as failure:
             self._say(f"FAIL: {failure}")
@@ -116,35 +119,35 @@ class Driver(Node):
         if got != wanted:
             raise Failure(f"{what} must be {wanted}, not {got}")
 
-    def _register(self, cpu: int, register: int) -> int:
-        return CPU_FRAMES + (cpu << 20) + (register << 3)
+    def _register(self, cpu: int, register: int, guest: bool) -> int:
+        return CPU_FRAMES + (cpu << 20) + (guest << 19) + (register << 3)
 
-    async def _mrs(self, cpu: int, register: int) -> int:
-        return await self.bus.read64(self._register(cpu, register))
+    async def _mrs(self, cpu: int, register: int, *, guest: bool = False) -> int:
+        return await self.bus.read64(self._register(cpu, register, guest))
 
-    async def _msr(self, cpu: int, register: int, value: int) -> None:
-        await self.bus.write64(self._register(cpu, register), value)
+    async def _msr(self, cpu: int, register: int, value: int, *, guest: bool = False) -> None:
+        await self.bus.write64(self._register(cpu, register, guest), value)
 
     def _rd(self, cpu: int) -> int:
         return GICR + cpu * int(self.params["gicr_stride"])
 
-    async def _take(self, cpu: int, *, limit: int = us(5)) -> Taken | None:
+    async def _take(self, cpu: int, *, guest: bool = False, limit: int = us(5)) -> Taken | None:
         """Wait for a CPU's line; acknowledge and end the interrupt. None: the line stayed low for `limit`."""
-        line, end = 2 * cpu, self.now + limit
+        line, end = 4 * cpu + 2 * guest, self.now + limit
         while not self.levels.get(line):
             if self.now >= end:
                 return None
             await self.sleep(ns(50))
         rose = self.rose[line]
-        intid = await self._mrs(cpu, ICC_IAR1)
-        await self._msr(cpu, ICC_EOIR1, intid)
+        intid = await self._mrs(cpu, ICC_IAR1, guest=guest)
+        await self._msr(cpu, ICC_EOIR1, intid, guest=guest)
         await self.sleep(ns(500))  # the line may fall
         self.count["interrupts"] += 1
         return Taken(intid, rose)
 
-    async def _want(self, what: str, cpu: int, intid: int | None) -> Taken | None:
-        """The next interrupt of a CPU must be this one, or none."""
-        taken = await self._take(cpu)
+    async def _want(self, what: str, cpu: int, intid: int | None, *, guest: bool = False) -> Taken | None:
+        """The next interrupt of a CPU (of its guest) must be this one, or none."""
+        taken = await self._take(cpu, guest=guest)
         self._expect(what, taken and taken.intid, intid)
         self._say(f"{what}: {'nothing' if taken is None else f'INTID {taken.intid} at CPU {cpu}'}")
         return taken
@@ -280,6 +283,22 @@ class Driver(Node):
         await self._want("doorbell of a vPE that is not resident", 0, DOORBELL)
         byte, mask = pending_position(VLPI)
         self._expect("vLPI pending in the vPE's table", await self.bus.read(VIRTUAL_PENDING + byte, 1) & mask, mask)
+
+    async def _resident(self) -> None:
+        """GICv4.0: the vPE is on CPU 0, whose guest takes the vLPI that is pending, then one that comes directly."""
+        frame = self._rd(0) + VLPI_FRAME
+        await self.bus.write(config_address(VIRTUAL_PROPERTY, VLPI), config_byte(gicv3.PRIORITY, True), 1)
+        await self._msr(0, ICH_VMCR, gicv3.PMR_ALL << 24 | VENG1)
+        await self._msr(0, ICH_HCR, 1)
+        await self.bus.write64(frame + gicv3.GICR_PROPBASER, VIRTUAL_PROPERTY | its.CACHED | its.ID_BITS - 1)
+        await self.bus.write64(frame + gicv3.GICR_PENDBASER, its.VALID | VIRTUAL_PENDING | its.CACHED)
+        await self._want("resident: the vLPI that was pending", 0, VLPI, guest=True)
+        fired = self.now
+        self._fire(EVENTS)
+        taken = await self._want("and one injected directly", 0, VLPI, guest=True)
+        assert taken is not None
+        self._expect("time from the write to the virtual line (ps)", taken.rose - fired, self.params["t_interrupt"])
+        await self._want("without a doorbell", 0, None)
 
     async def _storm(self) -> None:
         before = self.now

@@ -4,11 +4,12 @@ Ports, all in QEMU's own addresses where they have any:
 
 gic    frames of GICD, GITS and GICR, 1 to 8 bytes, aligned; the offset is the address. What is no frame answers DECERR
 ram    QEMU's RAM, which the ITS and the redistributors use; the offset is the address
-cpu    system registers of the GIC, 8 bytes: offset = CPU << 20 | encoding << 3, encoding as in an MRS (op0, op1, CRn, CRm, op2)
+cpu    system registers of the GIC, 8 bytes: offset = CPU << 20 | guest << 19 | encoding << 3, encoding as in an MRS (op0, op1,
+       CRn, CRm, op2); guest = 1 with GICv4.0: as a guest sees them, that is, the virtual CPU interface
 msi    GITS_TRANSLATER at offset 0x40; the DeviceID is the attribute `device_id` of the requester's link
 spi    line n in: SPI n (INTID 32 + n)
 reset  line 0 in: a rise resets the machine, RAM excepted
-irq    line 2 * CPU out: IRQ of that CPU; line 2 * CPU + 1: FIQ; to every peer
+irq    line 4 * CPU out: IRQ of that CPU, + 1: FIQ, + 2: virtual IRQ, + 3: virtual FIQ; to every peer
 
 Parameters: cpus, ram (bytes), gic_version ("3", "4.0"). QEMU has no time: completions and levels leave at the time of their
 cause, and take the latency of their links.
@@ -26,7 +27,7 @@ PORTS = {
     "spi": "wire", "reset": "wire", "irq": "wire",
 }  # fmt: skip
 TRANSLATER_FRAME, TRANSLATER_OFFSET = 0x0809_0000, 0x40
-CPU_SHIFT, REGISTER_SHIFT = 20, 3
+CPU_SHIFT, GUEST_SHIFT, REGISTER_SHIFT = 20, 19, 3
 ANSWER_PART = 0.7  # of a grant's wall-clock limit: the message about a QEMU that hangs is to be ours
 EVENT_LIMIT = 1 << 16  # the MSI data register of a PCI function has 16 bits
 GIC_REGISTERS = {
@@ -130,15 +131,16 @@ class Gic:
 
     def _cpu(self, message: Message) -> None:
         cpu, register = message.addr >> CPU_SHIFT, message.addr >> REGISTER_SHIFT & 0xFFFF
-        known = cpu < self.qemu.cpus and register in GIC_REGISTERS and not message.addr >> 19 & 1
+        known = cpu < self.qemu.cpus and register in GIC_REGISTERS
+        guest = bool(message.addr >> GUEST_SHIFT & 1)
         if not known or message.size != 8 or message.addr % 8:
             self._refuse(message, SLVERR)
             return
         value: int | None
         if message.kind == "mmio.Read":
-            value = self.qemu.mrs(cpu, register)
+            value = self.qemu.mrs(cpu, register, guest=guest)
         else:
-            value = 0 if self.qemu.msr(cpu, register, message.data) else None
+            value = 0 if self.qemu.msr(cpu, register, message.data, guest=guest) else None
         if message.kind != "mmio.Read" or register in READS_THAT_ACKNOWLEDGE:
             self._look()
         if value is None:
