@@ -14,6 +14,7 @@ ENGINES = {
     "ssh": "cosim.engines.ssh:SshEngine",
     "dask": "cosim.engines.dask:DaskEngine",
     "slurm": "cosim.engines.slurm:SlurmEngine",
+    "k8s": "cosim.engines.k8s:K8sEngine",
 }
 """Name -> class, constructed with (folder, options)."""
 
