@@ -97,7 +97,7 @@ def bare(only_build: bool) -> int:
 
     header = Path(cosim.attach.__file__).parent
     tool = _verilator((5, 0))
-    with build_folder("bare", tool, (header / "csa.h").read_text()) as folder:
+    with build_folder("bare", tool, *(path.read_text() for path in sorted(header.glob("csa*.h")))) as folder:
         command = ["verilator", "--cc", "--exe", "--build", "-O3", "--trace", "--top-module", TOP]
         command += ["--timescale", "/".join(TIMESCALE), "-Mdir", str(folder), "-CFLAGS", f"-O2 -I{header}"]
         command += ["-LDFLAGS", "-lzmq", str(HERE / "smmute.v"), str(HERE / "verilator_main.cpp")]

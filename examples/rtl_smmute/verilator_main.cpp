@@ -1,16 +1,12 @@
-// smmute.v by Verilator alone as the node `smmute`, over csa.h: what endpoint.py and cosim.attach.cocotb do under cocotb, at a
-// fraction of the cost per cycle. `run.py bare` builds and starts it; docs/attach-rtl.md is its tutorial.
-//
-// A clock period begins with the rising edge; the falling edge is in its middle; at three quarters inputs are driven and outputs
-// are read. The clock stands still, and time is skipped, while the design has nothing to do.
+// smmute.v by Verilator alone as the node `smmute`, over csa.h and csa_rtl.h: what endpoint.py does under cocotb, at a fraction of
+// the cost per cycle. `run.py bare` builds and starts it; docs/attach-rtl.md is the tutorial.
 #define CSA_IMPLEMENTATION
 #include "csa.h"
+#include "csa_rtl.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -22,8 +18,8 @@
 
 namespace {
 
-constexpr uint64_t kPeriod = 1000, kQuarter = kPeriod / 4;  // ps
-constexpr int kFunctions = 2, kRegisterTimeout = 1000;      // periods
+constexpr uint64_t kPeriod = 1000;  // ps
+constexpr int kFunctions = 2;
 constexpr uint64_t kBarSize[3] = {0x40000, 0x8000, 0x1000};
 constexpr uint32_t kConfigSize = 4096, kVectors = 2048;
 
@@ -98,68 +94,26 @@ private:
     uint8_t bytes_[kConfigSize] = {}, mask_[kConfigSize] = {};
 };
 
-// -- channels: groups of signals, stepped once per period at the sampling point ------------------------------------------------
+// -- the design's channels ------------------------------------------------------------------------------------------------------
 
-// One word on the register channel; `done` gets the value, or ok = false when the design did not answer.
+// One word on the register channel, and its response.
 struct Access {
     bool write, secure;
     int function, space;
     uint32_t address, data;
-    std::function<void(bool ok, uint32_t value, bool ignored, uint64_t time)> done;
 };
-
-class Registers {
-public:
-    explicit Registers(Vsmmute& top) : top_(top) { drive(nullptr); }
-    void submit(Access access) { waiting_.push_back(std::move(access)); }
-    bool step(uint64_t edge) {
-        if (busy_) {
-            ++periods_;
-            bool answered = top_.rsp_valid;
-            if (answered || periods_ > kRegisterTimeout) {
-                busy_ = false;
-                open_.done(answered, top_.rsp_rdata, top_.rsp_ignored, edge);
-            } else if (periods_ == 1) {
-                drive(nullptr);
-            }
-        }
-        if (!busy_) {
-            busy_ = !waiting_.empty();
-            if (busy_) open_ = std::move(waiting_.front()), waiting_.pop_front(), periods_ = 0;
-            drive(busy_ ? &open_ : nullptr);
-        }
-        return busy_;
-    }
-
-private:
-    void drive(const Access* a) {
-        top_.reg_valid = a != nullptr;
-        top_.reg_write = a && a->write;
-        top_.reg_secure = a && a->secure;
-        top_.reg_fn = a ? a->function : 0;
-        top_.reg_space = a ? a->space : 0;
-        top_.reg_addr = a ? a->address : 0;
-        top_.reg_wdata = a ? a->data : 0;
-    }
-    Vsmmute& top_;
-    std::deque<Access> waiting_;
-    Access open_;
-    bool busy_ = false;
-    int periods_ = 0;
+struct Answer {
+    uint32_t value;
+    bool ignored;
 };
+using Registers = csa_rtl::Registers<Access, Answer>;
 
 class Dma {
 public:
-    explicit Dma(Vsmmute& top) : top_(top) {
-        top_.dma_ready = 1;
-        drive(nullptr);
-    }
+    explicit Dma(Vsmmute& top) : top_(top), completions_([this](const Completion* c) { drive(c); }) { top_.dma_ready = 1; }
     bool step(uint64_t edge) {
         if (top_.dma_valid) issue(edge);
-        bool active = !completions_.empty();
-        drive(active ? &completions_.front() : nullptr);
-        if (active) completions_.pop_front();
-        return active;
+        return completions_.step();
     }
     void completed(const csa_msg* m) {
         auto found = tags_.find(m->tag);
@@ -168,7 +122,7 @@ public:
         tags_.erase(found);
         if (m->bytes) memcpy(c.data, m->bytes, m->size < 64 ? m->size : 64);
         else memcpy(c.data, &m->data, sizeof m->data);
-        completions_.push_back(c);
+        completions_.push(c);
     }
 
 private:
@@ -192,7 +146,7 @@ private:
             tags_[tag] = top_.dma_tag;
         } else {  // nothing at that address
             ++count("decode_errors");
-            completions_.push_back({top_.dma_tag, true, {}});
+            completions_.push({top_.dma_tag, true, {}});
         }
     }
     void drive(const Completion* c) {
@@ -202,7 +156,7 @@ private:
         for (int i = 0; i < 16; i++) top_.cpl_data[i] = c ? c->data[i] : 0;
     }
     Vsmmute& top_;
-    std::deque<Completion> completions_;
+    csa_rtl::Completions<Completion> completions_;
     std::map<uint64_t, uint8_t> tags_;  // of the bus -> of the design
 };
 
@@ -246,146 +200,56 @@ private:
     int driven_ = -1;
 };
 
-// -- the design and its clock ---------------------------------------------------------------------------------------------------
+// -- the node -------------------------------------------------------------------------------------------------------------------
 
-class Clock {
+class Endpoint : public csa_rtl::Design {
 public:
-    explicit Clock(Vsmmute& top, VerilatedVcdC* trace) : top_(top), trace_(trace) {
-        top_.clk = 0;
-        settle(0);
+    Endpoint(Vsmmute& top, VerilatedVcdC* trace)
+        : top_(top), trace_(trace), functions_(kFunctions, ConfigSpace(csa_param(&node, "pasid", 0))), first_rid_(uint32_t(
+              csa_param(&node, "bus", 8) << 8 | csa_param(&node, "device", 0) << 3)), controller_(top, functions_), dma_(top),
+          registers_([this](const Access* a) { drive(a); }, [this](Answer* a) { return sample(a); }), clocked_(node, *this, kPeriod) {}
+
+    void serve() {
+        clocked_.serve();
+        count("clock_stops") = clocked_.clock_stops;
+        printf("end at %llu ps after %llu grants, %llu of them idle\n", (unsigned long long)node.now,
+               (unsigned long long)clocked_.grants, (unsigned long long)clocked_.idle_grants);
     }
-    bool running() const { return running_; }
-    uint64_t now() const { return now_; }
-    uint64_t next_edge() const { return edge_; }
-    // From a low clock whose next rising edge is at `edge`.
-    void start(uint64_t edge) { running_ = true, edge_ = edge; }
-    void stop() { running_ = false; }
-    // Carry out the edges up to and at a time (ps).
-    void go(uint64_t time) {
-        while (running_ && edge_ <= time) {
-            top_.clk = !top_.clk;
-            settle(edge_);
-            edge_ += kPeriod / 2;
-        }
-        now_ = time;
-    }
-    // Inputs have changed at a time.
-    void settle(uint64_t time) {
-        now_ = time;
+    void clock(bool level) override { top_.clk = level; }
+    void settle(uint64_t time) override {
         top_.eval();
         if (trace_) trace_->dump(time);
     }
-
-private:
-    Vsmmute& top_;
-    VerilatedVcdC* trace_;
-    bool running_ = false;
-    uint64_t now_ = 0, edge_ = 0;
-};
-
-// -- the node -------------------------------------------------------------------------------------------------------------------
-
-class Endpoint {
-public:
-    Endpoint(Vsmmute& top, VerilatedVcdC* trace)
-        : top_(top), functions_(kFunctions, ConfigSpace(csa_param(&node, "pasid", 0))), first_rid_(uint32_t(
-              csa_param(&node, "bus", 8) << 8 | csa_param(&node, "device", 0) << 3)),
-          controller_(top, functions_), dma_(top), registers_(top), clock_(top, trace) {}
-
-    void serve() {
-        csa_ready(&node, CSA_NEVER, CSA_NEVER);
-        while (csa_wait(&node) > 0) {
-            uint64_t first = csa_peek(&node) < due_ ? csa_peek(&node) : due_;
-            idle_ += !clock_.running() && first >= node.stop;
-            ++grants_;
-            advance();
-            uint64_t event = promise();
-            csa_done(&node, event, event == CSA_NEVER ? CSA_NEVER : event + kQuarter, node.stop);
-        }
-    }
-    void report() const {
-        printf("end at %llu ps after %llu grants, %llu of them idle\n", (unsigned long long)node.now,
-               (unsigned long long)grants_, (unsigned long long)idle_);
-    }
-
-private:
-    // -- time
-
-    // The first sampling point after a time.
-    uint64_t point(uint64_t after) const {
-        uint64_t found = (after + kQuarter) / kPeriod * kPeriod + 3 * kQuarter;
-        return sampled_ && found < sampled_ + kPeriod ? sampled_ + kPeriod : found;
-    }
-    void wake() {
-        uint64_t at = point(node.now);
-        if (at < due_) due_ = at;
-    }
-    // Inputs and sampling points below the limit, in order of time. At one instant inputs come first.
-    void advance() {
-        while (!node.off && !node.error[0]) {
-            uint64_t limit = csa_peek(&node) < due_ ? csa_peek(&node) : due_;
-            if (node.stop < limit) limit = node.stop;
-            if (clock_.running() && run(limit)) continue;
-            if (limit >= node.stop) return;
-            if (csa_peek(&node) <= due_) {
-                const csa_msg* m = csa_take(&node);
-                if (m) receive(m);
-            } else {
-                sample();
-            }
-        }
-    }
-    // Let the clock run below `limit`, or until there is something to do; whether that is before the limit.
-    bool run(uint64_t limit) {
-        while (due_ >= limit && due_ > sampled_ + kPeriod) {
-            if (top_.attention || !top_.busy) {
-                uint64_t at = point(clock_.now());
-                if (at < due_) due_ = at;
-                return due_ < limit;
-            }
-            if (clock_.next_edge() >= limit) {
-                if (clock_.now() < limit - 1) clock_.go(limit - 1);
-                return false;
-            }
-            clock_.go(clock_.next_edge());
-        }
-        return false;
-    }
-    void sample() {
-        uint64_t at = due_;
-        if (!clock_.running()) clock_.start(at + kQuarter);
-        clock_.go(at);
-        if (node.now < at) node.now = at;
-        sampled_ = at;
-        due_ = CSA_NEVER;
-        bool attention = top_.attention, busy = top_.busy;  // before the inputs change
+    bool attention() override { return top_.attention; }
+    bool busy() override { return top_.busy; }
+    uint32_t ahead() override { return top_.ahead; }
+    bool step(uint64_t edge) override {
         bool active = controller_.step();
-        active |= dma_.step(at + kQuarter);
-        active |= registers_.step(at + kQuarter);
-        clock_.settle(at);
-        if (attention || active) {
-            due_ = at + kPeriod;
-        } else if (!busy) {
-            clock_.stop();
-            ++count("clock_stops");
-        }
+        active |= dma_.step(edge);
+        active |= registers_.step(edge);
+        return active;
     }
-    // The next own event without an input; what it sends is stamped with the edge a quarter later.
-    uint64_t promise() const {
-        if (!clock_.running() || due_ != CSA_NEVER) return due_;
-        uint64_t now = node.stop ? node.stop - 1 : 0, next = point(now);
-        uint64_t ahead = ((now + kPeriod - 1) / kPeriod + top_.ahead) * kPeriod + 3 * kQuarter;
-        return next > ahead ? next : ahead;
-    }
-
-    // -- inputs
-
-    void receive(const csa_msg* m) {
+    void receive(const csa_msg* m) override {
         const char* port = node.links[m->link].port;
         if (!strcmp(port, "ecam")) return configuration(m);
         if (!strcmp(port, "mmio")) return memory(m);
         dma_.completed(m);
-        wake();
+        clocked_.wake();
+    }
+
+private:
+    void drive(const Access* a) {
+        top_.reg_valid = a != nullptr;
+        top_.reg_write = a && a->write;
+        top_.reg_secure = a && a->secure;
+        top_.reg_fn = a ? a->function : 0;
+        top_.reg_space = a ? a->space : 0;
+        top_.reg_addr = a ? a->address : 0;
+        top_.reg_wdata = a ? a->data : 0;
+    }
+    bool sample(Answer* a) const {
+        *a = {top_.rsp_rdata, bool(top_.rsp_ignored)};
+        return top_.rsp_valid;
     }
     void refuse(const csa_msg* m, const char* counter, int status) {
         ++count(counter);
@@ -401,7 +265,7 @@ private:
         }
         if (n < kFunctions) {
             functions_[n].write(offset, m->size, m->data);
-            wake();
+            clocked_.wake();
         }
         csa_reply(&node, m, CSA_OKAY, 0, node.now);
     }
@@ -428,22 +292,20 @@ private:
                 uint32_t word = 0;
                 if (m->kind != CSA_READ && m->bytes) memcpy(&word, m->bytes + at, 4);
                 else if (m->kind != CSA_READ) word = uint32_t(m->data >> 8 * at);
-                registers_.submit({m->kind != CSA_READ, !(m->attr & CSA_NONSECURE), function, bar, offset + at, word,
-                                   [transfer, at](bool ok, uint32_t value, bool ignored, uint64_t time) {
-                                       transfer->done(at, ok, value, ignored, time);
-                                   }});
+                registers_.submit({m->kind != CSA_READ, !(m->attr & CSA_NONSECURE), function, bar, offset + at, word},
+                                  [transfer, at](const Answer* answer, uint64_t time) { transfer->done(at, answer, time); });
             }
-        wake();
+        clocked_.wake();
     }
     struct Transfer {
         csa_msg request;
         std::vector<uint32_t> words;
         uint32_t left;
         bool failed = false;
-        void done(uint32_t at, bool ok, uint32_t value, bool ignored, uint64_t time) {
-            words[at / 4] = value;
-            failed |= !ok;
-            count("ignored_writes") += ok && ignored;
+        void done(uint32_t at, const Answer* answer, uint64_t time) {
+            if (answer) words[at / 4] = answer->value;
+            failed |= !answer;
+            count("ignored_writes") += answer && answer->ignored;
             if (--left) return;
             if (failed) {
                 ++count("bus_errors");
@@ -457,14 +319,13 @@ private:
     };
 
     Vsmmute& top_;
+    VerilatedVcdC* trace_;
     std::vector<ConfigSpace> functions_;
     uint64_t first_rid_;
     Controller controller_;
     Dma dma_;
     Registers registers_;
-    Clock clock_;
-    uint64_t due_ = CSA_NEVER, sampled_ = 0;  // the next sampling point at which there is something to do; the last one
-    uint64_t grants_ = 0, idle_ = 0;
+    csa_rtl::Clocked clocked_;
 };
 
 }  // namespace
@@ -487,9 +348,7 @@ int main() {
     if (csa_param(&node, "functions", 2) != kFunctions || csa_param(&node, "bar0_size", kBarSize[0]) != kBarSize[0]) {
         csa_fail(&node, "smmute.v has 2 functions and a BAR 0 of 0x40000 bytes; the topology's parameters are others");
     } else {
-        Endpoint endpoint(top, wave ? &trace : nullptr);
-        endpoint.serve();
-        endpoint.report();
+        Endpoint(top, wave ? &trace : nullptr).serve();
     }
     trace.close();
     top.final();
