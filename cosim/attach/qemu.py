@@ -107,7 +107,11 @@ def _die_with(parent: int) -> None:
 
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
     listener.listen(1)
     listener.settimeout(_SLICE_S)
     return listener
@@ -152,7 +156,7 @@ class QemuGic:
         self._binary, self._answer_s = binary, answer_s
         self._output = tempfile.TemporaryFile()
         self._process: subprocess.Popen[bytes] | None = None
-        self._streams: list[QTest | Qmp | Gdb] = []
+        self._sockets: list[socket.socket] = []
         try:
             self._start()
         except BaseException:
@@ -177,7 +181,8 @@ class QemuGic:
     def _command(self, folder: Path) -> list[str]:
         virtualization = "on" if self.gic_version == "4.0" else "off"
         command = [
-            self._binary, "-nodefaults", "-display", "none", "-S", "-accel", "tcg,thread=single,tb-size=8", "-cpu", "cortex-a57",
+            self._binary, "-no-user-config", "-nodefaults", "-display", "none", "-S",
+            "-accel", "tcg,thread=single,tb-size=8", "-cpu", "cortex-a57",
             "-machine", f"virt,gic-version={self.gic_version[0]},its=on,virtualization={virtualization}",
             "-smp", str(self.cpus), "-m", f"{self.ram_size // MIB + 1}M",
             "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null", "-qmp", f"unix:{folder}/qmp",
@@ -193,11 +198,9 @@ class QemuGic:
         ) as name:  # of the sockets, which need no names afterwards
             qtest, qmp, gdb = self._connect(Path(name))
         self._qtest = QTest(qtest)
-        self._streams.append(self._qtest)
         try:
             self._qmp = Qmp(qmp)
             self._gdb = Gdb(gdb)
-            self._streams += [self._qmp, self._gdb]
             self._gic = self._find("child<arm-gicv3>")
             self._qtest.command(f"memset {RAM:#x} {DEVICE_TREE:#x} 0x0")
             self._set_up()
@@ -209,7 +212,10 @@ class QemuGic:
         names = ("qtest", "qmp", "gdb")
         parent = os.getpid()
         with ExitStack() as stack:
-            listeners = [stack.enter_context(_listen(folder / name)) for name in names]
+            try:
+                listeners = [stack.enter_context(_listen(folder / name)) for name in names]
+            except OSError as error:
+                raise QemuError(f"{folder} must take sockets, but: {error}; set TMPDIR to a shorter path") from None
             try:
                 self._process = subprocess.Popen(
                     self._command(folder),
@@ -233,6 +239,7 @@ class QemuGic:
                 if self._process.poll() is not None:
                     break
                 continue
+            self._sockets.append(connection)
             connection.settimeout(self._answer_s)
             return connection
         raise self._blame(QemuError(f"{self._binary} must connect to its {name} socket within {START_S:g} s"))
@@ -293,8 +300,8 @@ class QemuGic:
 
     def close(self) -> None:
         """End the process."""
-        for stream in self._streams:
-            stream.close()
+        for connection in self._sockets:
+            connection.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -341,9 +348,16 @@ class QemuGic:
         self.store(bar + _ACKNOWLEDGE, 4, 1)
 
     def spi(self, number: int, level: int) -> None:
-        """Drive the input of SPI `number`, INTID 32 + `number`."""
+        """Drive the input of SPI `number` (0 to 255), INTID 32 + `number`."""
+        self._drive(number, level)
+
+    def ppi(self, cpu: int, intid: int, level: int) -> None:
+        """Drive the input of a CPU's PPI, INTID 16 to 31."""
+        self._drive(SPIS + 32 * cpu + intid, level)
+
+    def _drive(self, line: int, level: int) -> None:
         try:
-            self._qtest.command(f"set_irq_in {self._gic} unnamed-gpio-in {number} {level}")
+            self._qtest.command(f"set_irq_in {self._gic} unnamed-gpio-in {line} {level}")
         except QemuError as error:
             raise self._blame(error) from None
 

@@ -19,7 +19,7 @@ class QemuError(Exception):
 
 
 class _Stream:
-    """Buffered reads from a connected socket."""
+    """Buffered reads from a connected socket, which its owner closes."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -58,10 +58,6 @@ class _Stream:
             self._fill()
         data, self._buffer = self._buffer[:count], self._buffer[count:]
         return data
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 class QTest(_Stream):

@@ -8,6 +8,7 @@ cpu    system registers of the GIC, 8 bytes: offset = CPU << 20 | guest << 19 | 
        CRn, CRm, op2); guest = 1 with GICv4.0: as a guest sees them, that is, the virtual CPU interface
 msi    GITS_TRANSLATER at offset 0x40; the DeviceID is the attribute `device_id` of the requester's link
 spi    line n in: SPI n (INTID 32 + n)
+ppi    line 32 * CPU + INTID in: that PPI of that CPU
 reset  line 0 in: a rise resets the machine, RAM excepted
 irq    line 4 * CPU out: IRQ of that CPU, + 1: FIQ, + 2: virtual IRQ, + 3: virtual FIQ; to every peer
 
@@ -24,11 +25,12 @@ from cosim.attach.qemu import BINARY, LINES, MIB, SPIS, QemuError, QemuGic, enco
 
 PORTS = {
     "gic": "mmio_target", "ram": "mmio_target", "cpu": "mmio_target", "msi": "mmio_target",
-    "spi": "wire", "reset": "wire", "irq": "wire",
+    "spi": "wire", "ppi": "wire", "reset": "wire", "irq": "wire",
 }  # fmt: skip
 TRANSLATER_FRAME, TRANSLATER_OFFSET = 0x0809_0000, 0x40
 CPU_SHIFT, GUEST_SHIFT, REGISTER_SHIFT = 20, 19, 3
 ANSWER_PART = 0.7  # of a grant's wall-clock limit: the message about a QEMU that hangs is to be ours
+PPI_BASE = 16
 EVENT_LIMIT = 1 << 16  # the MSI data register of a PCI function has 16 bits
 GIC_REGISTERS = {
     *(encoding(3, 0, 4, 6, 0), encoding(3, 0, 12, 11, 1), encoding(3, 0, 12, 11, 3)),  # ICC_PMR, DIR, RPR
@@ -78,6 +80,13 @@ class Gic:
             if not 0 <= message.line < SPIS:
                 raise ValueError(f"line of {message.peer} at port spi must be 0 to {SPIS - 1}, not {message.line}")
             self.qemu.spi(message.line, message.level)
+        elif message.port == "ppi":
+            cpu, intid = divmod(message.line, 32)
+            if not 0 <= cpu < self.qemu.cpus or intid < PPI_BASE:
+                raise ValueError(
+                    f"line of {message.peer} at port ppi must be 32 * CPU + INTID of a PPI (16 to 31), not {message.line}"
+                )
+            self.qemu.ppi(cpu, intid, message.level)
         elif message.level:
             self.qemu.reset()
         self._look()
