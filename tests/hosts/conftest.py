@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import network as net
-from tests.hosts.services import PROGRAMS, Dask, Slurm, Sshd, find
+from tests.hosts.services import PROGRAMS, Dask, DaskTls, Slurm, Sshd, find
 
 HOSTS = 4
 """h0 for the driver, h1 to h3 for host hubs."""
@@ -81,6 +81,18 @@ def dask(network: net.Network, folder: Path) -> Iterator[Dask]:
         require(["distributed (extra dask)"])
     (folder / "dask").mkdir()
     service = Dask(network, folder / "dask")
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def dask_tls(network: net.Network, folder: Path) -> Iterator[DaskTls]:
+    """A small Dask that speaks TLS."""
+    if importlib.util.find_spec("distributed") is None:
+        require(["distributed (extra dask)"])
+    require_programs("tls")
+    (folder / "tls").mkdir()
+    service = DaskTls(network, folder / "tls")
     yield service
     service.close()
 

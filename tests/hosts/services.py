@@ -21,8 +21,11 @@ from tests.hosts.network import Network, run
 ROOT = Path(__file__).resolve().parents[2]
 SSH_PORT = 2222
 DASK_PORT = 8786
+TLS_PORT = 8790
 PROGRAMS = {
     "ssh": {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"},
+    "dask": {},
+    "tls": {"openssl": "openssl"},
     "slurm": dict.fromkeys(("slurmctld", "slurmd", "sbatch", "srun", "salloc", "squeue"), "slurm-wlm")
     | {"munged": "munge"},
 }
@@ -78,9 +81,10 @@ class Services:
         """End the daemons."""
         for _, process, _ in reversed(self._daemons):
             process.terminate()
+        deadline = time.monotonic() + 2
         for _, process, output in reversed(self._daemons):
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -210,29 +214,63 @@ class Dask(Services):
 
     def __init__(self, network: Network, folder: Path) -> None:
         super().__init__(network, folder)
-        self.address = f"tcp://{network.address('h0')}:{DASK_PORT}"
-        scheduler = [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_scheduler",
-            "--host",
-            network.address("h0"),
-            "--port",
-            str(DASK_PORT),
-        ]
-        scheduler += ["--no-dashboard", "--no-show"]
-        self.daemon("scheduler", network.inside("h0", *scheduler), **VARIABLES)
-        self.workers = {host: self._worker(host, host) for host in network.hosts[1:]}
-        self.workers[SPARE] = self._worker(SPARE, network.hosts[-1])
+        self._security: list[str] = []
+        self._scheme, self._port = "tcp", DASK_PORT
+        self._start({**{host: host for host in network.hosts[1:]}, SPARE: network.hosts[-1]})
 
-    def _worker(self, name: str, host: str) -> subprocess.Popen[bytes]:
-        network = self.network
-        words = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--name", name]
-        words += ["--host", network.address(host), "--nthreads", "2", "--resources", "slot=1", "--memory-limit", "0"]
-        words += ["--death-timeout", "60", "--no-dashboard", "--no-nanny", "--local-directory", str(self.folder / name)]
-        return self.daemon(f"worker.{name}", network.inside(host, *words), **VARIABLES)
+    def _start(self, workers: dict[str, str]) -> None:
+        """Start the scheduler, and workers by name on their hosts."""
+        address = self.network.address("h0")
+        self.address = f"{self._scheme}://{address}:{self._port}"
+        self._dask("scheduler", "h0", "--port", str(self._port))
+        rest = [
+            "--nthreads",
+            "2",
+            "--resources",
+            "slot=1",
+            "--memory-limit",
+            "0",
+            "--death-timeout",
+            "60",
+            "--no-nanny",
+        ]
+        self.workers = {
+            name: self._dask(
+                "worker", host, self.address, "--name", name, *rest, "--local-directory", self._place(name)
+            )
+            for name, host in workers.items()
+        }
+
+    def _place(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def _dask(self, kind: str, host: str, *words: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard", *self._security]
+        argv += ["--host", f"{self._scheme}://{self.network.address(host)}"]
+        return self.daemon(f"{kind}.{len(self._daemons)}", self.network.inside(host, *argv), **VARIABLES)
 
     @property
     def options(self) -> dict[str, str]:
         """Engine options."""
         return {"scheduler": self.address, "resource": "slot"}
+
+
+class DaskTls(Dask):
+    """A Dask scheduler on h0 and one worker, "h1", that speak TLS."""
+
+    def __init__(self, network: Network, folder: Path) -> None:
+        Services.__init__(self, network, folder)
+        self._scheme, self._port = "tls", TLS_PORT
+        cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+        words = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        run("openssl", "req", *words, "-subj", "/CN=cosim test", "-keyout", key, "-out", cert)
+        self._files = {"ca": cert, "cert": cert, "key": key}
+        flags = {"--tls-ca-file": cert, "--tls-cert": cert, "--tls-key": key}
+        self._security = [word for pair in flags.items() for word in pair]
+        self._start({"h1": "h1"})
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Engine options: credentials go through Dask."""
+        files = {f"tls_{name}": path for name, path in self._files.items()}
+        return {"scheduler": self.address, "credentials": "tls", **files}

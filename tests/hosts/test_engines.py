@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.hosts.network import Network
-from tests.hosts.services import ROOT, SPARE, Dask, Services, Slurm, Sshd
+from tests.hosts.services import ROOT, SPARE, Dask, DaskTls, Services, Slurm, Sshd
 from tests.support.processes import is_running
 
 pytestmark = pytest.mark.hosts
@@ -202,6 +202,17 @@ def test_dask_tells_a_worker_that_is_gone(dask: Dask, tmp_path: Path) -> None:
         assert event["name"] == "s1" and "worker spare" in event["text"]
         wait(lambda: not is_running(alive["s1"]["pid"]), "the lost worker's stand-in gone", 5)
         assert is_running(alive["s0"]["pid"])
+
+
+def test_credentials_go_through_dask_over_tls(dask_tls: DaskTls, tmp_path: Path) -> None:
+    """With TLS the credential reaches the hub's stdin, no file holds it, and the last words come back."""
+    with driving(dask_tls, "dask", tmp_path, ["h1"], exits={"s0": 3}) as drive:
+        drive.next("started")
+        event = drive.next("exit")
+        assert (event["name"], event["status"]) == ("s0", 3) and "s0 lives" in event["text"]
+        assert drive.alive()["s0"]["credential"] == hashlib.sha256(secret("s0").encode()).hexdigest()
+        files = [*(tmp_path / "engine").rglob("*"), *dask_tls.folder.rglob("*")]
+        assert [file for file in files if file.is_file() and b"TOPSECRET" in file.read_bytes()] == []
 
 
 def test_dask_says_which_host_has_no_worker(dask: Dask, tmp_path: Path) -> None:
