@@ -141,7 +141,7 @@ public:
     /* lookahead_ps: a promise that no input causes an output sooner; `model` says what this is, for the record. */
     explicit Bridge(sc_core::sc_module_name name, std::string model = "SystemC", uint64_t lookahead_ps = 0)
         : sc_module(name), node_(new csa()), model_(std::move(model)), lookahead_(lookahead_ps), tick_(sc_core::sc_time(1, sc_core::SC_PS).value()) {
-        if (!tick_) SC_REPORT_FATAL("/cosim/bridge", "the time resolution must be 1 ps or finer: sc_set_time_resolution(1, SC_PS)");
+        if (!tick_) SC_REPORT_ERROR("/cosim/bridge", "the time resolution must be 1 ps or finer: sc_set_time_resolution(1, SC_PS)");
         sc_core::sc_report_handler::set_actions(sc_core::SC_ID_NO_SC_START_ACTIVITY_, sc_core::SC_DO_NOTHING);
         SC_METHOD(dispatch);
         dont_initialize();
@@ -235,7 +235,8 @@ public:
                     answer();
                 }
             } catch (const std::exception& error) {
-                csa_fail(node_.get(), error.what());
+                target_ = 0;
+                fail(error.what());
             }
         }
         if (waves_) sc_core::sc_close_vcd_trace_file(waves_);
@@ -301,7 +302,7 @@ private:
                 continue;
             }
             target_ = std::min(held, node_->stop);
-            if (target_ <= time) break;
+            if (target_ <= time || (target_ > ~uint64_t(0) / tick_ && !sc_core::sc_pending_activity())) break;
             kernel(duration(target_ - time));
         }
         target_ = 0;
@@ -475,7 +476,7 @@ private:
     void role(const std::string& port, const char* role) {
         auto [found, added] = roles_.emplace(port, role);
         if (!added && (std::strcmp(found->second, role) || std::strcmp(role, "wire")))
-            SC_REPORT_FATAL("/cosim/bridge", ("port " + port + " has a role already: " + found->second).c_str());
+            SC_REPORT_ERROR("/cosim/bridge", ("port " + port + " has a role already: " + found->second).c_str());
     }
 
     std::unique_ptr<csa> node_; /* large: not on the stack */
