@@ -25,8 +25,8 @@ from cosim.bench.models import BEGAN, BEGAN_CPU, ENDED, ENDED_CPU
 from cosim.bench.plans import first_measured, place
 from cosim.core.plan import Plan
 from cosim.errors import CosimError, Interrupted
-from cosim.run.rundir import RunDir
 from cosim.run.crew import Limits
+from cosim.run.rundir import RunDir
 from cosim.run.supervisor import Supervisor
 
 IN_PROCESS = "0"

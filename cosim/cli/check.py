@@ -17,6 +17,7 @@ from cosim.cli.common import entries, parse_sets
     "--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the topology; may be repeated."
 )
 @click.option("--workers", help="As in `cosim up`.")
+@click.option("--hosts", metavar="N|ADDRESS,...", help="As in `cosim up`: shows which host has which nodes.")
 @click.option("--test", "tests", multiple=True, metavar="NAME", help="Only this test; may be repeated.")
 @click.option("--allow-models", multiple=True, metavar="PREFIX", help="Let the topology load models from this package.")
 @click.option("--json", "as_json", is_flag=True, help="Print the resolved plan, or the errors, as JSON.")
@@ -32,6 +33,7 @@ def check(topology: str, sets: tuple[str, ...], as_json: bool, **options: Any) -
     from cosim.topo.resolve import describe, resolve
 
     try:
+        options["hosts"] = "" if options["hosts"] == "0" else options["hosts"]
         resolved = resolve(load(find_topology(topology)), sets=parse_sets(sets), **options)
     except CosimError as error:
         if not as_json:

@@ -41,7 +41,12 @@ from cosim.cli.common import entries, parse_sets
     help="How workers start: forked from a process that has imported their code, or each from nothing.",
 )
 @click.option(
-    "--engine", default="local", show_default=True, help="What places the host hubs: local, ssh, dask or slurm."
+    "--hosts",
+    metavar="N|ADDRESS,...",
+    help="Run over hosts, each with a hub of its own: how many, or which; 0: none (default: the topology's). See docs/hosts.md.",
+)
+@click.option(
+    "--engine", help="What starts the host hubs: local, ssh, dask or slurm (default: the topology's, else local)."
 )
 @click.option(
     "--engine-option",
@@ -79,6 +84,16 @@ from cosim.cli.common import entries, parse_sets
 )
 @click.option(
     "--listen", metavar="ADDRESS:PORT", help="The hub listens here by TCP with CURVE (port 0: any); docs/security.md."
+)
+@click.option(
+    "--lease", default=10.0, show_default=True, metavar="SECONDS", help="A host ends when the run is silent so long."
+)
+@click.option(
+    "--host-limit",
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The run ends when a host is silent so long.",
 )
 @click.option("--link", type=click.Choice(["fast", "zmq", "tcp"]), default="fast", hidden=True)
 @click.option("--started-fd", type=int, hidden=True)
@@ -139,6 +154,7 @@ async def _up(options: dict[str, Any]) -> int:
             "run_dir",
             "workers",
             "engine",
+            "hosts",
             "until",
             "seed",
             "tests",
@@ -156,6 +172,8 @@ async def _up(options: dict[str, Any]) -> int:
         engine_options=parse_sets(options["engine_options"], "--engine-option", "user=me"),
         stall_limit_s=options["stall_limit"],
         join_limit_s=options["join_limit"],
+        lease_s=options["lease"],
+        host_limit_s=options["host_limit"],
         wave=options["wave_of"] or options["wave"],
         **arguments,
     ) as run:

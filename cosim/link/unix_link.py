@@ -281,6 +281,10 @@ class FastWorkerSocket:
         except OSError as error:
             raise LinkClosed(f"the hub is gone: {error.strerror}") from None
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when `receive` may find something."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()

@@ -349,6 +349,10 @@ class WorkerSocket:
             why = self._connection.fault if self._connection is not None else ""
             raise LinkClosed(f"{self._endpoint}: {why or 'the hub takes no frames'}") from None
 
+    def fileno(self) -> int:
+        """A descriptor that becomes readable once when there is something: `receive` until there is nothing, then wait for it."""
+        return int(self._socket.getsockopt(zmq.FD))
+
     def close(self) -> None:
         """Close; frames under way are still sent for up to two seconds."""
         if self._connection is not None:

@@ -17,15 +17,15 @@ from typing import Any
 
 import anyio
 
+from cosim.engines.registry import make_engine
 from cosim.errors import Interrupted, UsageError
 from cosim.run.attached import with_waves
 from cosim.run.crew import Limits
+from cosim.run.hosts import HostLimits, HostsSupervisor, placing_of
 from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
 from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Supervisor
 from cosim.topo.placement import Traffic
-
-ENGINES = ("local",)
 
 Result = dict[str, Any]
 """The content of result.json; see docs/commands.md."""
@@ -105,7 +105,7 @@ async def launch(
     *,
     set: Mapping[str, Any] | None = None,
     workers: str | int | None = None,
-    engine: str = "local",
+    engine: str | None = None,
     engine_options: Mapping[str, str] | None = None,
     until: str | None = None,
     seed: int | None = None,
@@ -116,6 +116,9 @@ async def launch(
     join_limit_s: float = 0.0,
     link: str = "fast",
     listen: str | None = None,
+    hosts: str | int | Sequence[str] | None = None,
+    lease_s: float = 10.0,
+    host_limit_s: float = 3.0,
     profile: str | os.PathLike[str] | None = None,
     start: str = "fork",
     wave: bool | Sequence[str] = (),
@@ -128,7 +131,8 @@ async def launch(
         set: parameters, as ``--set NAME=VALUE``.
         workers: "per-node", "auto", or a number of processes; 0 is everything in this process. None is what the topology
             says, which is "per-node" unless its `deploy` block says otherwise.
-        engine: what places the host hubs: "local", "ssh", "dask" or "slurm"; see docs/engines.md.
+        engine: what starts the host hubs: "local", "ssh", "dask" or "slurm"; None is what the topology says, else "local". See
+            docs/engines.md.
         engine_options: options of the engine by name, as text.
         until: end of the run in simulated time, e.g. "5ms".
         seed: of every node's random numbers.
@@ -143,6 +147,10 @@ async def launch(
         metrics: "ADDRESS:PORT" at which Prometheus may scrape the run's figures; None is nowhere. See docs/deploy.md.
         link: "fast" (ZMTP by the main thread), "zmq" (libzmq) or "tcp" (libzmq with CURVE) between workers and hub; never
             changes results.
+        hosts: a number of hosts, or their addresses: each has a hub of its own, started by `engine`; 0 is none, None what the
+            topology's `deploy` says. See docs/hosts.md.
+        lease_s: how long a host bears that the root hub is silent.
+        host_limit_s: how long the run bears that a host is silent.
         listen: ADDRESS:PORT where the hub listens by tcp, which `link` becomes by it; port 0 is any. 127.0.0.1:0 without.
 
     Raises:
@@ -156,10 +164,6 @@ async def launch(
     from cosim.topo.load import load
     from cosim.topo.resolve import resolve
 
-    if engine not in ENGINES:
-        raise UsageError(
-            f"engine must be one of {', '.join(ENGINES)}, not {engine!r}", code="engine", next_step="leave --engine out"
-        )
     if link not in LINKS:
         raise UsageError(f"link must be one of {', '.join(LINKS)}, not {link!r}", code="link", next_step="leave it out")
     if listen is not None:
@@ -173,24 +177,41 @@ async def launch(
         until=until,
         allow_models=allow_models,
         traffic=None if profile is None else _traffic(os.fspath(profile)),
+        hosts=_hosts_text(hosts),
     )
     address = None if metrics is None else parse_address(metrics)
     if address is not None:
         library()
     plan = with_waves(resolved.plan, wave)
+    placing = placing_of(plan, resolved.deploy, engine, engine_options or {}, listen)
     directory = RunDir.create(plan.name, Path(run_dir) if run_dir is not None else None)
     directory.write("plan.json", plan.to_dict())
     directory.write("topology.yaml", resolved.topology_yaml)
-    supervisor = Supervisor(
-        plan,
-        directory,
-        in_process=resolved.workers == "0",
-        limits=Limits(stall_limit_s, join_limit_s),
-        link=link,
-        listen=listen or LISTEN,
-        start=start,
-        metrics=address,
-    )
+    limits = Limits(stall_limit_s, join_limit_s)
+    supervisor: Supervisor
+    if placing is not None:
+        supervisor = HostsSupervisor(
+            plan,
+            directory,
+            engine=make_engine(placing.engine, directory.path / "hosts", placing.options),
+            host_limits=HostLimits(lease_s, host_limit_s),
+            listen=placing.listen,
+            limits=limits,
+            link=link,
+            start=start,
+            metrics=address,
+        )
+    else:
+        supervisor = Supervisor(
+            plan,
+            directory,
+            in_process=resolved.workers == "0",
+            limits=limits,
+            link=link,
+            listen=listen or LISTEN,
+            start=start,
+            metrics=address,
+        )
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(supervisor.supervise)
@@ -225,6 +246,14 @@ def _traffic(profile: str) -> Traffic:
         raise UsageError(
             str(error), code="profile", where="--profile", next_step="name a run that has finished"
         ) from None
+
+
+def _hosts_text(hosts: str | int | Sequence[str] | None) -> str | None:
+    """As ``--hosts``; 0 and an empty list are "", none whatever the topology says."""
+    if hosts is None:
+        return None
+    text = str(hosts) if isinstance(hosts, (str, int)) else ",".join(hosts)
+    return "" if text == "0" else text
 
 
 def _as_text(value: Any) -> str:

@@ -107,14 +107,12 @@ class Attached:
         plan: of the run; nodes with `external` are foreign.
         sockets: the run's socket directory, for the token files.
         directory: the run directory.
+        served: numbers in the plan of the workers of this host, if it has not all of them; `nodes` counts them from 0.
     """
 
-    def __init__(self, plan: Plan, sockets: Path, directory: Path) -> None:
-        self.nodes: dict[int, NodePlan] = {
-            worker: plan.nodes[group[0]]
-            for worker, group in enumerate(plan.groups)
-            if plan.nodes[group[0]].external is not None
-        }
+    def __init__(self, plan: Plan, sockets: Path, directory: Path, served: Sequence[int] | None = None) -> None:
+        first = [plan.nodes[plan.groups[w][0]] for w in (range(len(plan.groups)) if served is None else served)]
+        self.nodes: dict[int, NodePlan] = {w: node for w, node in enumerate(first) if node.external is not None}
         self.tokens = {node.name: secrets.token_hex(16) for node in self.nodes.values()}
         self._endpoint = ""
         self._sockets = sockets

@@ -16,6 +16,9 @@ from cosim.run.forkserver import UNFIT
 from cosim.run.hublink import HubEnd
 from cosim.run.spawn import Child, ForkServer, modules_of, start_worker
 
+SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
+"""Schemes of the endpoint at which workers of the same host find their hub, by link."""
+
 
 class Limits(NamedTuple):
     """Wall-clock limits in seconds: for a grant (0 is off), and for all workers to be ready (0: by their number)."""

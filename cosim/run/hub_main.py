@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +61,18 @@ def open_hub(endpoint: str, keys: dict[str, Any] | None = None) -> Any:
     return HubSocket(endpoint.removeprefix("zmq+"), None if keys is None else RunKeys.from_order(keys))
 
 
+def emit(event: list[Any]) -> None:
+    """Tell the parent."""
+    data = memoryview(pack_item(event))
+    while data:
+        data = data[os.write(1, data) :]
+
+
 def main() -> int:
     """Entry point of the hub process."""
     die_with(int(sys.argv[1]))
     order = read_item(0)
     room_for(len(order["plan"]["groups"]))
-
-    def emit(event: list[Any]) -> None:
-        data = memoryview(pack_item(event))
-        while data:
-            data = data[os.write(1, data) :]
-
     try:
         socket = open_hub(order["endpoint"], order["keys"])
     except OSError as error:
@@ -83,7 +86,13 @@ def main() -> int:
         except EOFError:
             os._exit(4)
 
-    hub = Hub(
+    if order["root"] is None:
+        make: Callable[..., Hub] = Hub
+    else:
+        from cosim.run.roothub import RootHub
+
+        make = partial(RootHub, **order["root"])
+    hub = make(
         Plan.from_dict(order["plan"]),
         socket,
         emit,

@@ -72,7 +72,11 @@ class HubEnd:
 
     async def command(self, *command: Any) -> None:
         """Send a command; no effect when the hub is gone."""
-        self._out += pack_item(list(command))
+        await self.item(list(command))
+
+    async def item(self, item: Any) -> None:
+        """Send anything that it waits for."""
+        self._out += pack_item(item)
         await self._flush()
 
     async def _flush(self) -> None:
@@ -104,15 +108,16 @@ class HubEnd:
 
 
 class ProcessHub(HubEnd):
-    """A hub process on this host."""
+    """A hub process on this host; `module` is its program."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "cosim.run.hub_main") -> None:
         super().__init__()
+        self._module = module
         self._open = False  # the order is the first thing that the hub reads
 
     async def start(self, order: dict[str, Any], folder: Path) -> None:
         """Start it and hand it its order (endpoint, plan, journal, limits), then the commands that came before."""
-        self.child = start_hub(self.theirs.fileno(), folder)
+        self.child = start_hub(self.theirs.fileno(), folder, self._module)
         self.theirs.close()
         self._out[:0] = pack_item(order)
         self._open = True
@@ -210,9 +215,10 @@ def hub_order(
     stall_s: float,
     tokens: Mapping[str, str] | None = None,
     keys: dict[str, Any] | None = None,
+    root: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The order that a hub process reads first; `tokens` are the secrets of foreign nodes by name, `keys` those of a tcp link
-    (`cosim.link.keys.RunKeys.for_hub`)."""
+    (`cosim.link.keys.RunKeys.for_hub`), `root` the further arguments of the root over hosts (`cosim.run.roothub`)."""
     return {
         "endpoint": endpoint,
         "plan": plan.to_dict(),
@@ -221,4 +227,5 @@ def hub_order(
         "stall_s": stall_s,
         "tokens": dict(tokens or {}),
         "keys": keys,
+        "root": root,
     }

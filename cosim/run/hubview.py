@@ -33,7 +33,7 @@ class Telling(Faults):
         self._tell_refused()
         if len(self._ready) == len(self.names):
             shown = max(self._now) if horizon >= NEVER else horizon
-            self.emit(["progress", shown, self.events, self.grants, self.messages, self.frames])
+            self.emit(["progress", shown, *self._figures(), self.frames])
         if len(self._ready) < len(self.names) and self._stop is None:
             self._check_join(now)
         for worker, since in self._granted_at.items():

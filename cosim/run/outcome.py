@@ -40,6 +40,8 @@ class Outcome:
     report: dict[str, Any] | None = None
     refused_peers: Counter[str] = field(default_factory=Counter)
     """Connections that the hub turned away, by address."""
+    hosts: dict[str, Any] | None = None
+    """Of a run over hosts: what result.json says of them."""
     progress: dict[str, int] = field(default_factory=dict)
     """As last heard from the hub: what stands in for the report of a run that did not get to its end."""
 
@@ -137,6 +139,7 @@ class Outcome:
             "paths": self.pairing.paths(),
             "refused_peers": self.refused_peers.total(),
             "errors": entries,
+            **({} if self.hosts is None else {"over_hosts": self.hosts}),
         }
 
     def _figure(self, report: dict[str, Any], name: str, complete: bool) -> int:

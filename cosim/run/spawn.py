@@ -149,9 +149,9 @@ def start_worker(endpoint: str, worker: int, folder: Path, credentials: Path | N
     )
 
 
-def start_hub(fd: int, folder: Path) -> Child:
+def start_hub(fd: int, folder: Path, module: str = "cosim.run.hub_main") -> Child:
     """The hub process, with socket `fd` as its stdin and stdout."""
-    argv = [sys.executable, "-m", "cosim.run.hub_main", str(os.getpid())]
+    argv = [sys.executable, "-m", module, str(os.getpid())]
     return Child.start("hub", argv, folder / "hub.stderr", stdin=fd, stdout=fd)
 
 

@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
@@ -24,7 +25,7 @@ from cosim.errors import CosimError, InternalError, Interrupted, NodeError, Peer
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
 from cosim.run.attached import Attached, ForeignChild
 from cosim.run.control import serve
-from cosim.run.crew import Crew, Limits
+from cosim.run.crew import SCHEMES, Crew, Limits
 from cosim.run.hublink import ProcessHub, ThreadHub, hub_order
 from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
@@ -36,8 +37,7 @@ from cosim.topo.placement import TRAFFIC_FILE, Traffic
 END_TIMEOUT_S = 4.0
 REFUSALS_SHOWN = 50
 """Refusals of one address that are logged."""
-_SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
-LINKS = (*_SCHEMES, "tcp")
+LINKS = (*SCHEMES, "tcp")
 LISTEN = "127.0.0.1:0"
 STARTS = ("fork", "exec")
 PROGRESS = ("sim_time_ps", "events", "grants", "messages", "frames")
@@ -108,10 +108,14 @@ class Supervisor(Crew):
             self._own_fault(errors)
         finally:
             with anyio.CancelScope(shield=True):
+                await self._release()
                 self._finish()
 
-    async def _start(self, group: anyio.abc.TaskGroup) -> None:
-        path = self.directory.path
+    async def _release(self) -> None:
+        """End what is not a child process of this one."""
+
+    async def _open(self, group: anyio.abc.TaskGroup) -> Path:
+        """Make what every run has: control socket, run.json, log, metrics; returns the folder for sockets."""
         self._sockets = socket_dir()
         control = self._sockets / "control"
         await group.start(serve, control, self._answer)
@@ -123,15 +127,19 @@ class Supervisor(Crew):
             self._metrics = Metrics(self._metrics_address, self)
         if self.outcome.tainted:
             self.log.own("the run is tainted: it can't be repeated", best_effort=self.outcome.tainted)
+        return self._sockets
+
+    async def _start(self, group: anyio.abc.TaskGroup) -> None:
+        path, sockets = self.directory.path, await self._open(group)
         if isinstance(self._hub, ThreadHub):
             self._hub.start(self.plan, path / "journal", self.limits.stall_s)
             return
         assert isinstance(self._hub, ProcessHub)
         room_for(len(self.plan.groups))
         tcp = self.link == "tcp"
-        endpoint = f"tcp://{self.listen}" if tcp else f"{_SCHEMES[self.link]}://{self._sockets / 'hub'}"
+        endpoint = f"tcp://{self.listen}" if tcp else f"{SCHEMES[self.link]}://{sockets / 'hub'}"
         join = self.limits.join_deadline(len(self.plan.groups))
-        self._attached = Attached(self.plan, self._sockets, path)
+        self._attached = Attached(self.plan, sockets, path)
         order = hub_order(
             self.plan,
             endpoint,
@@ -160,8 +168,8 @@ class Supervisor(Crew):
             elif name == "progress":
                 self.progress = dict(zip(PROGRESS, args, strict=True))
                 self._show("progress", **self.progress)
-            elif name == "joined":
-                self.joined += 1
+            elif name in ("joined", "host"):
+                self._came(name, args)
             elif name == "running":
                 self._running()
             elif name == "refused":
@@ -187,6 +195,10 @@ class Supervisor(Crew):
                 with anyio.move_on_after(1.0):
                     await self._hub.child.wait()
             self._hub_gone()
+
+    def _came(self, name: str, args: list[Any]) -> None:
+        """A worker has joined, or in a run over hosts a host has."""
+        self.joined += name == "joined"
 
     def _running(self) -> None:
         self.state = "running"

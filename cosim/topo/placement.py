@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ def group(
     if len(units) < size:
         units = _split(_units(count, (), together), size)
     unit_of = {node: number for number, unit in enumerate(units) for node in unit}
-    edges = _expected(links) if traffic is None else _measured(links, names, traffic)
+    edges = edges_of(links, names, traffic)
     work = [1 if traffic is None else 1 + traffic.work.get(name, 0) for name in names]
     graph = Graph.of(
         [sum(work[node] for node in unit) for unit in units], [(unit_of[a], unit_of[b], w) for a, b, w in edges]
@@ -133,10 +133,16 @@ def group(
 
 
 def group_around_externals(
-    workers: str | int, plan: Plan, together: Sequence[Sequence[int]], traffic: Traffic | None = None
+    workers: str | int,
+    plan: Plan,
+    together: Sequence[Sequence[int]],
+    traffic: Traffic | None = None,
+    among: Collection[int] | None = None,
 ) -> Groups:
-    """As `group`, for the nodes of a plan that are played here; each external node follows in a group of its own."""
-    local = [n.id for n in plan.nodes if n.external is None]
+    """As `group`, for the nodes of a plan that are played here; each external node follows in a group of its own. `among`: for
+    these nodes only."""
+    mine = [n for n in plan.nodes if among is None or n.id in among]
+    local = [n.id for n in mine if n.external is None]
     if len(local) == len(plan.nodes):
         return group(workers, [n.name for n in plan.nodes], plan.links, together, traffic=traffic)
     groups: Groups = ()
@@ -149,7 +155,12 @@ def group_around_externals(
         names = [plan.nodes[n].name for n in local]
         found = group(workers, names, links, [wish for wish in wishes if wish], traffic=traffic)
         groups = tuple(tuple(local[n] for n in nodes) for nodes in found)
-    return groups + tuple((n.id,) for n in plan.nodes if n.external is not None)
+    return groups + tuple((n.id,) for n in mine if n.external is not None)
+
+
+def edges_of(links: Sequence[LinkPlan], names: Sequence[str], traffic: Traffic | None) -> list[tuple[int, int, int]]:
+    """Pairs of node ids with the weight of a link between them: expected, or measured if there is a measurement."""
+    return _expected(links) if traffic is None else _measured(links, names, traffic)
 
 
 def _expected(links: Iterable[LinkPlan]) -> list[tuple[int, int, int]]:

@@ -13,9 +13,11 @@ from cosim.topo.catalogue import Catalogue
 from cosim.topo.check import Checker
 from cosim.topo.errors import TopologyErrors, did_you_mean
 from cosim.topo.expand import Expander, LinkItem, Machine
+from cosim.topo.hosts import NAME, Host, Rule, parse_hosts, place_on_hosts
 from cosim.topo.load import Source
 from cosim.topo.parameters import Parameters
 from cosim.topo.placement import Traffic, group_around_externals, parse_workers
+from cosim.topo.schema import DeploySpec
 from cosim.topo.text import describe, emit
 
 __all__ = ["Resolved", "TopologyErrors", "describe", "resolve"]
@@ -26,6 +28,7 @@ class Resolved:
     """A plan, and the topology that says the same without templates: `topology_yaml` loads again, to the same plan.
 
     parameters: by name, as in result.json; types: of the parameters. workers: "per-node", "auto" or a number, as asked for.
+    deploy: what the topology says of engine, its options and where to listen.
     """
 
     plan: Plan
@@ -33,6 +36,7 @@ class Resolved:
     parameters: dict[str, Any]
     types: dict[str, str]
     workers: str
+    deploy: DeploySpec
 
 
 def resolve(
@@ -46,6 +50,7 @@ def resolve(
     allow_models: Sequence[str] = (),
     catalogue: Catalogue | None = None,
     traffic: Traffic | None = None,
+    hosts: str | None = None,
 ) -> Resolved:
     """Make the plan of a run.
 
@@ -59,12 +64,13 @@ def resolve(
         allow_models: packages that `models` may name classes of.
         catalogue: kinds and programs; those installed unless given.
         traffic: measured by an earlier run, for the placement.
+        hosts: as after ``--hosts``; None is what the topology's `deploy` says, "" no hosts whatever it says.
 
     Raises:
         TopologyErrors: everything that is wrong with the file and the arguments, at once.
     """
     resolver = _Resolver(source, catalogue if catalogue is not None else Catalogue.installed())
-    return resolver.resolve(sets, tests, seed, workers, until, allow_models, traffic)
+    return resolver.resolve(sets, tests, seed, workers, until, allow_models, traffic, hosts)
 
 
 class _Resolver:
@@ -86,6 +92,7 @@ class _Resolver:
         until: str | None,
         allow: Sequence[str],
         traffic: Traffic | None,
+        hosts: str | None,
     ) -> Resolved:
         """See the module's `resolve`."""
         spec = self.source.spec
@@ -102,18 +109,21 @@ class _Resolver:
         checker = Checker(self.source, machine, expander, self.catalogue)
         checker.check(allow)
         together = self._together(checker, expander)
+        wanted, rules = self._hosts(hosts)
         self.errors += expander.errors
         if self.errors:
             raise TopologyErrors(self.errors)
         plan = _plan(self.source, machine, checker, parameters.values, names, run_seed, limit)
         ids = {node.name: node.id for node in plan.nodes}
         wishes = [[ids[n] for n in nodes] for nodes in together]
-        groups = group_around_externals(places, plan, wishes, traffic)
-        if checker.externals and places == 0:
-            places = 1  # foreign processes need a hub that is one
-        plan = plan._replace(groups=groups)
+        if places == 0 and (checker.externals or wanted):
+            places = 1  # foreign processes and hosts need a hub that is one
+        if wanted:
+            plan = self._on_hosts(plan, wanted, rules, places, wishes, traffic)
+        else:
+            plan = plan._replace(groups=group_around_externals(places, plan, wishes, traffic))
         types: dict[str, str] = {name: parameter.type for name, parameter in spec.parameters.items()}
-        return Resolved(plan, emit(spec, plan, machine), dict(parameters.values), types, str(places))
+        return Resolved(plan, emit(spec, plan, machine), dict(parameters.values), types, str(places), spec.deploy)
 
     def _parameters(self, sets: Mapping[str, str]) -> Parameters:
         def report(
@@ -151,6 +161,53 @@ class _Resolver:
             where = self.source.text.where(("deploy", "workers")) if from_file else f"--workers {workers}"
             self.option(f"workers {error}", where, "workers")
             return "per-node"
+
+    def _hosts(self, text: str | None) -> tuple[list[Host], list[Rule]]:
+        """The hosts asked for; none: all runs on the machine of the supervisor."""
+        deploy, where = self.source.spec.deploy, self.source.text.where
+        hosts = [Host(name, host.address) for name, host in deploy.hosts.items()]
+        for name in deploy.hosts:
+            if not NAME.match(name):
+                what = f"name of a host must be a letter and up to 31 letters, digits, _ or -, not {name!r}"
+                self.errors.append(TopologyError(what, code="host-name", where=where(("deploy", "hosts", name))))
+        rules = [] if deploy.place == "auto" else [Rule(rule.nodes, rule.host) for rule in deploy.place]
+        for row, rule in enumerate(rules):
+            if rule.host not in deploy.hosts:
+                place = where(("deploy", "place", row, "host"))
+                next_step = did_you_mean(rule.host, deploy.hosts)
+                what = f"host {rule.host!r} is not known"
+                self.errors.append(TopologyError(what, code="unknown-host", where=place, next_step=next_step))
+        if text is None:
+            return hosts, rules
+        try:
+            given = parse_hosts(text) if text else []
+        except ValueError as error:
+            self.option(f"hosts {error}", f"--hosts {text}", "hosts")
+            return [], []
+        if given and rules and len(given) != len(hosts):
+            self.option(
+                f"--hosts must name {len(hosts)} hosts, as the topology's `deploy: place` does, not {len(given)}",
+                f"--hosts {text}",
+                "hosts",
+            )
+        if len(given) == len(hosts):  # the topology's names, with these addresses
+            given = [known._replace(address=new.address) for known, new in zip(hosts, given, strict=True)]
+        return given, rules
+
+    def _on_hosts(
+        self,
+        plan: Plan,
+        hosts: Sequence[Host],
+        rules: Sequence[Rule],
+        places: str | int,
+        wishes: Sequence[Sequence[int]],
+        traffic: Traffic | None,
+    ) -> Plan:
+        try:
+            return place_on_hosts(plan, hosts, rules, places, wishes, traffic)
+        except ValueError as error:
+            self.option(str(error), "--hosts, deploy: hosts", "hosts", "fewer hosts, or other rules in `deploy: place`")
+            raise TopologyErrors(self.errors) from None
 
     def _together(self, checker: Checker, expander: Expander) -> list[list[str]]:
         result = self.source.spec.deploy.together

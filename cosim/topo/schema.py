@@ -241,6 +241,19 @@ Model = Annotated[
 ]
 
 
+class HostSpec(Entry):
+    """A host that may run nodes."""
+
+    address: Text = Field(default="", description="where the engine finds it; without one, wherever there is room")
+
+
+class PlaceSpec(Entry):
+    """A rule of placement."""
+
+    nodes: Text = Field(description="pattern of node names: * any text, ? one character, [..] one of these")
+    host: Text = Field(description="name of one of `hosts`")
+
+
 class DeploySpec(Entry):
     """Where nodes run. Never changes results."""
 
@@ -249,6 +262,19 @@ class DeploySpec(Entry):
     ] = Field(default="per-node", description="processes: per-node, auto, or a number; --workers decides over it")
     together: list[list[Text]] = Field(
         default_factory=list, description="nodes to keep in one worker when several share one"
+    )
+    hosts: dict[str, HostSpec] = Field(
+        default_factory=dict, description="machines to run on, each with a hub of its own; --hosts decides over it"
+    )
+    place: Literal["auto"] | list[PlaceSpec] = Field(
+        default="auto",
+        description="rules, the first that matches a node decides; auto, and for nodes that no rule matches: least expected "
+        "traffic between hosts",
+    )
+    engine: Text | None = Field(default=None, description="what starts the host hubs; --engine decides over it")
+    engine_options: dict[str, Text] = Field(default_factory=dict, description="as --engine-option")
+    listen: Text | None = Field(
+        default=None, description="ADDRESS:PORT where the root hub listens for the hosts; --listen decides over it"
     )
 
 

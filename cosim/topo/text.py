@@ -23,20 +23,46 @@ def describe(resolved: Resolved) -> str:
     """Tables of parameters, nodes, address map per initiator, and links with latencies."""
     plan, types = resolved.plan, resolved.types
     worker_of = plan.worker_of()
+    hosts = plan.host_of_worker() if plan.hosts else []
+
+    def host_of(node: int) -> tuple[str, ...]:
+        return (plan.hosts[hosts[worker_of[node]]].name,) if hosts else ()
+
     parts = [
         f"{plan.name}: {len(plan.nodes)} nodes, {len(plan.links)} one-way links, {len(plan.groups)} workers, seed {plan.seed}"
         + (f", until {fmt(plan.until)}" if plan.until is not None else ""),
         _table("Parameters", ("name", "value"), [(n, _value(types.get(n, ""), v)) for n, v in plan.parameters.items()]),
         _table("Tests", ("name",), [(name,) for name in plan.tests]),
         _table(
+            "Hosts",
+            ("host", "address", "workers", "nodes"),
+            [
+                (h.name, h.address or "-", len(h.workers), sum(len(plan.groups[w]) for w in h.workers))
+                for h in plan.hosts
+            ],
+        ),
+        _table(
             "Nodes",
-            ("node", "kind", "worker", "model"),
-            [(n.name, n.kind, worker_of[n.id], n.model) for n in sorted(plan.nodes, key=lambda n: natural(n.name))],
+            ("node", "kind", *(["host"] if plan.hosts else []), "worker", "model"),
+            [
+                (n.name, n.kind, *host_of(n.id), worker_of[n.id], n.model)
+                for n in sorted(plan.nodes, key=lambda n: natural(n.name))
+            ],
         ),
         *_maps(plan),
         _table("Links", ("from", "", "to", "latency", "attributes"), _link_rows(plan)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _deploy(spec: TopologySpec, plan: Plan) -> dict[str, Any]:
+    """What of the `deploy` block shapes the placement, with the addresses of this run's hosts."""
+    found: dict[str, Any] = {"together": spec.deploy.together} if spec.deploy.together else {}
+    if plan.hosts:
+        found["hosts"] = {host.name: {"address": host.address} if host.address else {} for host in plan.hosts}
+        if spec.deploy.place != "auto":
+            found["place"] = [{"nodes": rule.nodes, "host": rule.host} for rule in spec.deploy.place]
+    return found
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -163,8 +189,9 @@ def emit(spec: TopologySpec, plan: Plan, machine: Machine) -> str:
     }
     if models:
         lines += ["", f"models: {_flow(models)}"]
-    if spec.deploy.together:
-        lines += ["", f"deploy: {_flow({'together': spec.deploy.together})}"]
+    deploy = _deploy(spec, plan)
+    if deploy:
+        lines += ["", f"deploy: {_flow(deploy)}"]
     if plan.tests:
         lines += ["", "tests:"]
         lines += [f"  {_key(name)}: {_flow(spec.tests[name].model_dump(exclude={'default'}))}" for name in plan.tests]

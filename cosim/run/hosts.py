@@ -1,0 +1,245 @@
+"""The supervisor of a run over several hosts: a root hub here, and an engine that starts ``cosim host`` on each host.
+
+Who is there and who is gone is decided by the hubs: a host must be heard from. What the engine knows of how a command ended is only
+put into the error's text. Keys: on a Unix socket none, the run's directory guards it; over tcp one CURVE key per host, which the
+engine hands over on stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.abc
+
+from cosim.core.plan import Plan
+from cosim.engines.base import Engine, Exit, Slot
+from cosim.engines.registry import ENGINES
+from cosim.errors import InternalError, PeerError, UsageError
+from cosim.run.hublink import ProcessHub, hub_order
+from cosim.run.rundir import RunDir
+from cosim.run.supervisor import END_TIMEOUT_S, Supervisor
+from cosim.topo.schema import DeploySpec
+
+LOCAL = "local"
+POLL_S = 0.1
+LOST_GRACE_S = 1.0
+"""How long a host's end is waited for when its connection has ended: its exit status says more."""
+
+
+class HostLimits(NamedTuple):
+    """Wall-clock limits in seconds: a host ends when the root is silent for `lease_s`, the run when a host is for `silence_s`."""
+
+    lease_s: float = 10.0
+    silence_s: float = 3.0
+
+
+class Placing(NamedTuple):
+    """How hosts are started: the engine's name and options, and where the root listens for them (None: on a Unix socket)."""
+
+    engine: str
+    options: Mapping[str, str]
+    listen: str | None
+
+
+def placing_of(
+    plan: Plan, deploy: DeploySpec, engine: str | None, options: Mapping[str, str], listen: str | None
+) -> Placing | None:
+    """What was asked for on the command line, else in the topology; None for a plan without hosts.
+
+    Raises:
+        UsageError: an unknown engine; one without hosts; one for other machines without an address to listen at.
+    """
+    name = engine or (deploy.engine if plan.hosts else None) or LOCAL
+    if name not in ENGINES:
+        raise UsageError(
+            f"engine must be one of {', '.join(ENGINES)}, not {name!r}", code="engine", next_step="leave --engine out"
+        )
+    if not plan.hosts:
+        if name == LOCAL and not options:
+            return None
+        raise UsageError(
+            f"engine {name} must have hosts to start, and the run has none",
+            code="engine",
+            where="--engine",
+            next_step="name them: --hosts ADDRESS,ADDRESS or --hosts 2, or `deploy: hosts:` in the topology",
+        )
+    where = listen or deploy.listen
+    if where is None and name != LOCAL:
+        raise UsageError(
+            f"with engine {name} the address must be named at which the hosts reach this machine",
+            code="listen",
+            where="--listen",
+            next_step="for instance --listen 10.0.0.1:0 (port 0: any that is free), or `deploy: listen:` in the topology",
+        )
+    return Placing(name, {**deploy.engine_options, **options} if engine is None else options, where)
+
+
+class HostsSupervisor(Supervisor):
+    """As `Supervisor`, for a plan with `hosts`.
+
+    Args:
+        engine: what starts the hosts.
+        host_limits: how long silence is borne.
+        listen: ``ADDRESS:PORT`` of the root, over tcp with keys; None: a Unix socket, for hosts on this machine.
+        others: as of `Supervisor`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: RunDir,
+        *,
+        engine: Engine,
+        host_limits: HostLimits,
+        listen: str | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(plan, directory, in_process=False, **others)
+        self._engine = engine
+        self._host_limits = host_limits
+        self._address = listen
+        self._number = {host.name: number for number, host in enumerate(plan.hosts)}
+        self._exits: dict[str, Exit] = {}
+        self._joined_hosts: dict[str, dict[str, str]] = {}
+        self._local = 0  # no worker is a child of this process
+
+    async def _start(self, group: anyio.abc.TaskGroup) -> None:
+        path, sockets = self.directory.path, await self._open(group)
+        assert isinstance(self._hub, ProcessHub)
+        names = list(self._number)
+        incarnations = {name: 1 + secrets.randbelow(1 << 52) for name in names}
+        endpoint = f"tcp://{self._address}" if self._address else f"ipc://{sockets / 'root'}"
+        keys, credentials = _keys(names) if self._address else (None, dict.fromkeys(names, b""))
+        join = self.limits.join_deadline(len(self.plan.groups))
+        orders = {
+            "stall_s": self.limits.stall_s,
+            "join_timeout_s": join,
+            "link": "fast" if self.link == "tcp" else self.link,
+            "start": self.start,
+        }
+        root = {"orders": orders, "silence_s": self._host_limits.silence_s, "incarnations": incarnations}
+        order = hub_order(self.plan, endpoint, path / "journal", join, self.limits.stall_s, keys=keys, root=root)
+        await self._hub.start(order, path / "workers")
+        assert self._hub.child is not None
+        self.children.append(self._hub.child)
+        endpoint = await self._hub.bound(endpoint)
+        if self._stop_sent:
+            return
+        with anyio.move_on_after(join) as self._starting:
+            await self._engine.start([self._slot(n, endpoint, incarnations[n], credentials[n]) for n in names])
+        if self._starting.cancelled_caught and not self._stop_sent:
+            raise PeerError(
+                f"the engine must have taken all hosts within {join:.0f} s, and has not",
+                code="join-timeout",
+                where="start-up",
+                next_step="look at the engine; a slow one needs a longer --join-limit",
+            )
+        group.start_soon(self._poll)
+
+    def _slot(self, name: str, endpoint: str, incarnation: int, credential: bytes) -> Slot:
+        host = self.plan.hosts[self._number[name]]
+        words = ["cosim", "host", endpoint, name, "--credential", "-", "--lease", f"{self._host_limits.lease_s:g}"]
+        words += ["--incarnation", str(incarnation)]
+        if not self._address:
+            words += ["--run-dir", os.fspath(self._folder(name))]
+        return Slot(name, host.address, tuple(words), credential)
+
+    def _folder(self, name: str) -> Path:
+        return self.directory.path / "hosts" / name
+
+    async def _poll(self) -> None:
+        """Hear from the engine which commands have ended."""
+        while True:
+            for end in await self._engine.poll():
+                self._exits[end.name] = end
+                if not self._ending:
+                    await anyio.sleep(0.05)  # what it said last is on its way through the hub
+                    await self._hub.command("lost", self._number[end.name], _how(end))
+            await anyio.sleep(POLL_S)
+
+    async def _lost(self, worker: int, text: str) -> None:
+        """The root's connection to a host has ended: say how its command did, if it did."""
+        name = self.plan.hosts[worker].name
+        with anyio.move_on_after(LOST_GRACE_S):
+            while name not in self._exits:
+                await anyio.sleep(0.02)
+        end = self._exits.get(name)
+        await self._hub.command("lost", worker, text if end is None else _how(end))
+
+    async def _stall(self, worker: int, seconds: float, since: float, sim_time_ps: int) -> None:
+        """A worker that stalls is its host's to see."""
+
+    def _came(self, name: str, args: list[Any]) -> None:
+        super()._came(name, args)
+        if name == "host":
+            host, told = args
+            self._joined_hosts[host] = told
+            self.log.own("host joined", host=host, **told)
+
+    async def _reap(self) -> None:
+        with anyio.move_on_after(0 if self.outcome.errors else END_TIMEOUT_S):
+            while len(self._exits) < len(self._number):
+                await anyio.sleep(0.02)
+        await super()._reap()
+
+    async def _release(self) -> None:
+        try:
+            await self._engine.stop()
+        except Exception as error:  # an engine's own; the hosts' leases end what it leaves
+            self.outcome.errors.append(
+                InternalError(f"the engine could not stop its slots: {error!r}", code="engine-stop", where="engine")
+            )
+        for end in [e for e in self._exits.values() if e.status]:
+            self.log.own("host ended", host=end.name, status=end.status, text=end.text)
+        for name in self._number:
+            self._collect(name)
+        self.outcome.hosts = self._hosts_entry()
+
+    def _collect(self, name: str) -> None:
+        """Put a host's journals and workers' last words where those of a run on one machine are, or say where they are."""
+        folder = self._folder(name)
+        told = self._joined_hosts.get(name)
+        if not folder.is_dir():
+            if told is not None:
+                self.log.own("journals are on the host", host=name, machine=told["machine"], folder=told["folder"])
+            return
+        for kind in ("journal", "workers"):
+            for file in sorted((folder / kind).glob("w*")):
+                with suppress(OSError):
+                    file.replace(self.directory.path / kind / file.name)
+
+    def _hosts_entry(self) -> dict[str, Any]:
+        """The key `hosts` of result.json."""
+        rounds: Mapping[str, Any] = (self.outcome.report or {}).get("hosts", {})
+        return {
+            **rounds,
+            "hosts": [
+                {
+                    "name": host.name,
+                    "address": host.address,
+                    "machine": self._joined_hosts.get(host.name, {}).get("machine"),
+                    "workers": len(host.workers),
+                    "nodes": sorted(self.plan.nodes[n].name for w in host.workers for n in self.plan.groups[w]),
+                }
+                for host in self.plan.hosts
+            ],
+        }
+
+
+def _keys(names: list[str]) -> tuple[dict[str, object], dict[str, bytes]]:
+    """What the root's hub needs, and each host's credential."""
+    from cosim.link.keys import RunKeys
+
+    keys = RunKeys.generate(names)
+    return keys.for_hub(), {name: keys.credential(name) for name in names}
+
+
+def _how(end: Exit) -> str:
+    status = "" if end.status is None else f"its command ended with status {end.status}"
+    return "; ".join(filter(None, (status, end.text))) or "its command has ended"
