@@ -1,6 +1,7 @@
 """Which host runs which nodes. Results never depend on it; the number of round trips between hosts does.
 
-`auto` cuts where the least traffic is expected (`cosim.topo.placement`), into parts of about equal work. A rule puts nodes of a
+`auto` cuts where the least traffic is expected (`cosim.topo.placement`), into parts whose work differs by a third at
+most. A rule puts nodes of a
 pattern on a host by name; nodes that no rule matches join the host to which they are tied most.
 """
 
@@ -16,6 +17,8 @@ from cosim.topo.placement import Groups, Traffic, edges_of, group, group_around_
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}\Z")
 """Of a host: part of file names and of a command line."""
+HOST_SLACK = 3
+"""How much work may differ between hosts, by a third: a round trip between hosts costs far more than what it evens out."""
 
 
 class Host(NamedTuple):
@@ -87,7 +90,7 @@ def place_on_hosts(
 def _auto(plan: Plan, count: int, together: Sequence[Sequence[int]], traffic: Traffic | None) -> Groups:
     if count > len(plan.nodes):
         raise ValueError(f"hosts must be at most as many as nodes ({len(plan.nodes)}), not {count}")
-    return group(count, [n.name for n in plan.nodes], plan.links, together, traffic=traffic)
+    return group(count, [n.name for n in plan.nodes], plan.links, together, traffic=traffic, slack=HOST_SLACK)
 
 
 def _by_rules(plan: Plan, hosts: Sequence[Host], rules: Sequence[Rule], traffic: Traffic | None) -> list[list[int]]:

@@ -96,6 +96,7 @@ def group(
     *,
     cores: int | None = None,
     traffic: Traffic | None = None,
+    slack: int | None = None,
 ) -> Groups:
     """Node ids per worker; the groups are in the order of their lowest ids.
 
@@ -106,6 +107,7 @@ def group(
         together: node ids to keep in one worker, unless there are more workers than that leaves groups.
         cores: processors for "auto"; those of this process unless given.
         traffic: measured; nodes and links that it does not know count as idle.
+        slack: how much work may differ, as `partition` takes it; by the kind of traffic unless given.
     """
     count = len(names)
     if workers == "per-node":
@@ -125,9 +127,9 @@ def group(
         [sum(work[node] for node in unit) for unit in units], [(unit_of[a], unit_of[b], w) for a, b, w in edges]
     )
     parts: list[list[int]] = [[] for _ in range(size)]
-    for unit, part in zip(
-        units, partition(graph, size, EXPECTED_SLACK if traffic is None else MEASURED_SLACK), strict=True
-    ):
+    if slack is None:
+        slack = EXPECTED_SLACK if traffic is None else MEASURED_SLACK
+    for unit, part in zip(units, partition(graph, size, slack), strict=True):
         parts[part] += unit
     return tuple(sorted(tuple(sorted(nodes)) for nodes in parts))
 
