@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import anyio.abc
@@ -25,6 +25,9 @@ from cosim.run.hublink import ProcessHub, hub_order
 from cosim.run.rundir import RunDir
 from cosim.run.supervisor import END_TIMEOUT_S, Supervisor
 from cosim.topo.schema import DeploySpec
+
+if TYPE_CHECKING:
+    from cosim.link.keys import RunKeys
 
 LOCAL = "local"
 POLL_S = 0.1
@@ -102,6 +105,8 @@ class HostsSupervisor(Supervisor):
     ) -> None:
         super().__init__(plan, directory, in_process=False, **others)
         self._engine = engine
+        self._made: RunKeys | None = getattr(engine, "keys", None)
+        """Of hosts that have had their keys before, and are seen by nobody but the hubs: see `cosim.engines.base`."""
         self._host_limits = host_limits
         self._address = listen
         self._number = {host.name: number for number, host in enumerate(plan.hosts)}
@@ -113,9 +118,10 @@ class HostsSupervisor(Supervisor):
         path, sockets = self.directory.path, await self._open(group)
         assert isinstance(self._hub, ProcessHub)
         names = list(self._number)
-        incarnations = {name: 1 + secrets.randbelow(1 << 52) for name in names}
+        made = self._made
+        incarnations = {name: 0 if made else 1 + secrets.randbelow(1 << 52) for name in names}
         endpoint = f"tcp://{self._address}" if self._address else f"ipc://{sockets / 'root'}"
-        keys, credentials = _keys(names) if self._address else (None, dict.fromkeys(names, b""))
+        keys, credentials = _keys(names, made) if self._address else (None, dict.fromkeys(names, b""))
         join = self.limits.join_deadline(len(self.plan.groups))
         orders = {
             "stall_s": self.limits.stall_s,
@@ -167,7 +173,7 @@ class HostsSupervisor(Supervisor):
         """The root's connection to a host has ended: say how its command did, if it did."""
         name = self.plan.hosts[worker].name
         with anyio.move_on_after(LOST_GRACE_S):
-            while name not in self._exits:
+            while name not in self._exits and self._made is None:
                 await anyio.sleep(0.02)
         end = self._exits.get(name)
         await self._hub.command("lost", worker, text if end is None else _how(end))
@@ -184,7 +190,7 @@ class HostsSupervisor(Supervisor):
 
     async def _reap(self) -> None:
         with anyio.move_on_after(0 if self.outcome.errors else END_TIMEOUT_S):
-            while len(self._exits) < len(self._number):
+            while len(self._exits) < len(self._number) and self._made is None:
                 await anyio.sleep(0.02)
         await super()._reap()
 
@@ -232,14 +238,15 @@ class HostsSupervisor(Supervisor):
         }
 
 
-def _keys(names: list[str]) -> tuple[dict[str, object], dict[str, bytes]]:
-    """What the root's hub needs, and each host's credential."""
+def _keys(names: list[str], made: RunKeys | None) -> tuple[dict[str, object], dict[str, bytes]]:
+    """What the root's hub needs, and each host's credential: none when the hosts have them from elsewhere."""
     from cosim.link.keys import RunKeys
 
+    if made is not None:
+        return made.for_hub(), dict.fromkeys(names, b"")
     keys = RunKeys.generate(names)
     return keys.for_hub(), {name: keys.credential(name) for name in names}
 
 
 def _how(end: Exit) -> str:
-    status = "" if end.status is None else f"its command ended with status {end.status}"
-    return "; ".join(filter(None, (status, end.text))) or "its command has ended"
+    return f"its command has ended ({end.text or f'exit status {end.status}'})"

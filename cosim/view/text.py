@@ -100,7 +100,7 @@ def ps_rows(view: dict[str, Any] | None, plan: dict[str, Any], host: str) -> lis
                     "node": names[node],
                     "pid": entry["pid"] if entry else None,
                     "worker": worker,
-                    "host": host,
+                    "host": entry.get("host", host) if entry else host,
                     "sim_time_ps": clocks.get(names[node], entry["now"] if entry else None),
                     "state": entry["state"] if entry else "ended",
                 }
