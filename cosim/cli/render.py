@@ -91,7 +91,11 @@ def _deployment(topology: str, up_words: tuple[str, ...], options: dict[str, Any
     from cosim.topo.resolve import resolve
 
     given = up.make_context("cosim up", [topology, *up_words]).params
-    taken = [name for name in ("run_dir", "detach", "listen", "metrics", "workers") if given.get(name)]
+    taken = [
+        name
+        for name in ("run_dir", "detach", "listen", "metrics", "hosts", "engine", "engine_options")
+        if given.get(name)
+    ]
     if taken:
         raise UsageError(
             f"what follows -- must leave {', '.join(f'--{name}'.replace('_', '-') for name in taken)} to the manifests",
@@ -107,6 +111,7 @@ def _deployment(topology: str, up_words: tuple[str, ...], options: dict[str, Any
         until=given["until"],
         seed=given["seed"],
         allow_models=given["allow_models"],
+        hosts=str(options["hosts"]),
     )
     shipped = shipped_topologies()
     inside = shipped is not None and path.resolve().parent == shipped.resolve()

@@ -46,7 +46,11 @@ class Exit(NamedTuple):
 
 
 class Engine(Protocol):
-    """Places the slots of one run. Used by one task; `stop` may be called at any time, also twice."""
+    """Places the slots of one run. Used by one task; `stop` may be called at any time, also twice.
+
+    An engine whose hosts have their credentials already (`cosim.engines.k8s`) has an attribute `keys`, the run's `RunKeys`: then no
+    others are made, slots have none, and the hosts' incarnation is 0, as their keys are of one run.
+    """
 
     async def start(self, slots: Sequence[Slot]) -> None:
         """Start all slots. Returns when the engine has accepted them, which says nothing of their having joined.

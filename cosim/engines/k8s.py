@@ -44,6 +44,8 @@ PORT = 5570
 KEYS_PATH = "/run/cosim/hub/keys.json"
 CREDENTIAL_PATH = "/run/cosim/credential.json"
 TOPOLOGY_FOLDER = "/run/cosim/topology"
+JOIN_LIMIT_S = 600
+"""For nodes to be found and images to be pulled."""
 MAX_CONFIG_BYTES = 1_000_000
 """Kubernetes refuses a ConfigMap of more than 1 MiB."""
 
@@ -200,6 +202,7 @@ def _coordinator(one: Deployment) -> Manifest:
     topology = one.topology if one.topology_text is None else f"{TOPOLOGY_FOLDER}/{Path(one.topology).name}"
     words = ["up", topology, "--hosts", str(one.hosts), "--engine", "k8s", "--engine-option", f"keys={KEYS_PATH}"]
     words += ["--listen", f"$(POD_IP):{PORT}", "--lease", f"{one.lease_s:g}"]
+    words += ["--join-limit", str(JOIN_LIMIT_S)]
     words += ["--metrics", f"$(POD_IP):{one.metrics_port}"] if one.metrics_port else []
     container = {
         **_container(one, "coordinator", [*words, *one.up]),

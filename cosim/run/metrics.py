@@ -169,7 +169,9 @@ class Metrics:
             yield CounterMetricFamily("cosim_messages", "Messages between nodes.", self._figure("messages"))
         yield CounterMetricFamily("cosim_workers_lost", "Workers and hosts that are gone.", sum(codes[c] for c in LOST))
         yield CounterMetricFamily("cosim_stall_checks", "Grants found to take longer than the stall limit.", run.stalls)
-        yield CounterMetricFamily("cosim_refused_peers", "Connections that were refused.", run.refused)
+        yield CounterMetricFamily(
+            "cosim_refused_peers", "Connections that were refused.", run.outcome.refused_peers.total()
+        )
         errors = CounterMetricFamily("cosim_errors", "Errors of the run by their code.", labels=["code"])
         for code, count in sorted(codes.items()):
             errors.add_metric([code], count)

@@ -79,7 +79,6 @@ class Supervisor(Crew):
         self.counters: Counter[str] = Counter()
         self.joined = 0
         self.stalls = 0
-        self.refused = 0
         self.state = "starting"
         self.result: dict[str, Any] | None = None
         self.started = time.monotonic()

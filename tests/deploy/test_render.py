@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,21 @@ from ruamel.yaml import YAML
 
 from cosim.cli.main import group
 from cosim.engines.base import Slot
-from cosim.engines.k8s import Deployment, K8sEngine, host_names, hub_keys_text, manifests, read_hub_keys, secrets
+from cosim.engines.k8s import (
+    CREDENTIAL_PATH,
+    KEYS_PATH,
+    Deployment,
+    K8sEngine,
+    host_names,
+    hub_keys_text,
+    manifests,
+    read_hub_keys,
+    secrets,
+)
 from cosim.engines.registry import make_engine
 from cosim.errors import CosimError, UsageError
 from cosim.link.keys import RunKeys, parse_credential
+from tests.support.runs import cosim, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "deploy" / "k8s"
@@ -234,6 +246,8 @@ def test_a_topology_of_ones_own_goes_along(tmp_path: Path) -> None:
         (["tiny", "--name", "Upper"], "--name must be a label of DNS"),
         (["tiny", "--memory", "1 GB"], "--memory must be a quantity"),
         (["tiny", "--", "--listen", "0.0.0.0:1"], "must leave --listen to the manifests"),
+        (["tiny", "--", "--engine", "ssh"], "must leave --engine to the manifests"),
+        (["tiny", "--hosts", "500"], "hosts"),
         (["tiny", "--", "--run-dir", "x"], "must leave --run-dir to the manifests"),
         (["tiny", "--", "--no-such-option"], "--no-such-option"),
         (["tiny", "--", "--set", "nosuch=1"], "nosuch"),
@@ -271,6 +285,65 @@ def test_the_readiness_probe_sees_a_listening_socket(rendered: str) -> None:
         assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode != 0
         listener.listen()
         assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_what_the_pods_execute_is_a_run_over_hosts(tmp_path: Path) -> None:
+    """Coordinator and hosts, executed as the manifests say but on this machine, pass with the digest of a run without hosts."""
+    found = read(render("tiny", "--hosts", 2, "--image", IMAGE, "--", "--json", "--join-limit", "60").output)
+    for secret in ("cosim-tiny-hub", "cosim-tiny-hosts"):
+        for name, text in found["Secret", secret]["data"].items():
+            (tmp_path / name).write_bytes(base64.b64decode(text))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cosim").write_text(f'#!/bin/sh\nexec {sys.executable} -m cosim "$@"\n')
+    (tmp_path / "bin" / "cosim").chmod(0o755)
+    port = free_port()
+
+    def here(word: str, index: int = 0) -> str:
+        """A word of a manifest, with the cluster's addresses and mounts replaced by this machine's."""
+        for there, mine in {
+            "$(POD_IP)": "127.0.0.1",
+            "tcp://cosim-tiny-coordinator:": "tcp://127.0.0.1:",
+            ":5570": f":{port}",
+            KEYS_PATH: str(tmp_path / "keys.json"),
+            CREDENTIAL_PATH: str(tmp_path / f"h{index}.json"),
+            "/runs/": f"{tmp_path}/",
+        }.items():
+            word = word.replace(there, mine)
+        return word
+
+    shell = pod(found, "cosim-tiny-hosts")["containers"][0]["command"]
+    words = pod(found, "cosim-tiny-coordinator")["containers"][0]["args"]
+    commands = [
+        ["cosim", *map(here, words), "--run-dir", str(tmp_path / "run")],
+        *([here(word, index) for word in shell] for index in range(2)),
+    ]
+    processes = []
+    try:
+        for index, command in enumerate(commands):
+            own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "JOB_COMPLETION_INDEX": str(index - 1)}
+            processes.append(
+                subprocess.Popen(
+                    command, env={**environment(), **own}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                )
+            )
+        ends = [(process.communicate(timeout=60), process.returncode) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [status for _texts, status in ends] == [0, 0, 0], ends
+    got = json.loads(ends[0][0][0])
+    plain = json.loads(cosim("up", "tiny", "--workers", "0", "--json", "--run-dir", tmp_path / "plain").stdout)
+    assert (got["status"], got["digest"], got["refused_peers"]) == ("passed", plain["digest"], 0)
+    assert [host["name"] for host in got["over_hosts"]["hosts"]] == ["h0", "h1"]
 
 
 def engine_with(folder: Path, keys: RunKeys) -> K8sEngine:
