@@ -4,7 +4,7 @@ The design's clock is not free running. It runs while the design is busy; when i
 never to send without an input. A period has its rising edge at a multiple of `period_ps`, its falling edge in the middle, and at
 three quarters the *sampling point*, at which the adapter reads outputs and drives inputs: never at an edge, where the order of
 events differs between simulators. An input that arrives at t is driven at the first sampling point after t, for one period; what
-is sampled is sent with the time of the following rising edge. A grant's limit is exclusive; docs/attach.md has a tutorial.
+is sampled is sent with the time of the following rising edge. A grant's limit is exclusive; docs/attach-rtl.md has a tutorial.
 """
 
 from __future__ import annotations

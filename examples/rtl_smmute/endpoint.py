@@ -1,7 +1,7 @@
 """The test engine in Verilog as the node `smmute`: run by cocotb in a simulator, which run.py starts.
 
 Here is what a PCI Express controller would do: configuration space, BAR decode, ports for the two functions' requests. Frames,
-engine and MSI-X are in smmute.v. docs/attach.md has the tutorial.
+engine and MSI-X are in smmute.v. docs/attach-rtl.md has the tutorial.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ clock costs nothing."""
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from nodes.smmute.engine import Job, RandomFill, Spans
 from nodes.smmute.regs import RAND48, SUM64
 from tests.external.nodes import EXAMPLES, ROOT, plain_yaml
 from tests.support.runs import cosim, environment, result
+from tests.support.simulators import MISSING, needs
 
 RTL = EXAMPLES / "rtl_smmute"
 RUN = str(RTL / "run.py")
@@ -30,28 +29,6 @@ CASES = ("partition: far", "partition: random(1)")
 FAULT = ("--workers", "0", "--test", "vlpi.smmute", "--set", "smmute_transactions=3", "--set", "smmute_size=0x1234")
 SIMULATORS = ("icarus", "verilator", "bare")
 SUFFIX = {"icarus": "fst", "verilator": "vcd", "bare": "vcd"}
-
-
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-_MISSING = {
-    "icarus": None
-    if shutil.which("iverilog") and _has("cocotb")
-    else "needs iverilog (Debian package iverilog) and cocotb (extra `rtl`)",
-    "verilator": None
-    if shutil.which("g++") and _has("verilator") and _has("cocotb")
-    else "needs g++, cocotb and the Python package verilator (extra `rtl`)",
-    "bare": None
-    if shutil.which("g++") and Path("/usr/include/zmq.h").exists() and (shutil.which("verilator") or _has("verilator"))
-    else "needs g++, libzmq3-dev and Verilator (Debian package verilator, or extra `rtl`)",
-}
-
-
-def needs(simulator: str) -> pytest.MarkDecorator:
-    """Skip a test whose simulator is not there, naming what is missing."""
-    return pytest.mark.skipif(_MISSING[simulator] is not None, reason=_MISSING[simulator] or "")
 
 
 each = pytest.mark.parametrize("simulator", [pytest.param(s, marks=needs(s)) for s in SIMULATORS])
@@ -68,6 +45,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., No
         def build(simulator: str, wave: bool) -> None:
             command = [sys.executable, RUN, "--build", simulator]
             env = environment() | ({"COSIM_WAVE": os.devnull} if wave else {})
+            env["MAKEFLAGS"] = " -- OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"  # it runs for a second only
             done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
             assert done.returncode == 0 and "%Warning" not in done.stderr, done.stderr
 
@@ -150,7 +128,7 @@ def test_an_idle_clock_costs_no_grants(waved: Callable[[str], Path], simulator: 
 def test_one_digest(waved: Callable[[str], Path], tmp_path: Path) -> None:
     """Icarus, Verilator under cocotb, Verilator alone, other grants (the Python models in one process), with waveforms and
     without: one digest."""
-    digests = {s: result(waved(s))["digest"] for s in SIMULATORS if _MISSING[s] is None}
+    digests = {s: result(waved(s))["digest"] for s in SIMULATORS if not MISSING[s]}
     digests["without waveforms"] = up("rdn2cfg1_rtl", tmp_path / "run", "--workers", "0")["digest"]
     assert len(set(digests.values())) == 1 and len(digests) >= 2, digests
 
