@@ -18,9 +18,11 @@ from cosim.export.vfio_user import Receiver, StreamError
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path (unix(7): 108 with the zero byte)."""
-MAX_WAITING = 1 << 22
+MAX_UNSENT = 1 << 22
 """Bytes that a client has not taken yet, above which no more of its requests are read."""
-MAX_TURNED_AWAY = 8
+MAX_WAITING = 8
+"""Connections that have not said anything yet; the oldest makes room."""
+CLIENT_GONE = "client gone"
 
 
 class _Connection:
@@ -66,17 +68,19 @@ class Server:
     """Serves the model `cls`, called `name`, at `path`. `note(text)` takes what a person should know.
 
     Raises:
-        UsageError: no socket can be made at that path.
+        UsageError: no socket can be made at that path, or the model is no PCI endpoint with MSI-X.
     """
 
     def __init__(self, name: str, cls: type[Node], path: str, note: Callable[[str], None]) -> None:
+        Session(name, cls, lambda data: None, note).close()  # whether it can be exported at all
         self._name, self._cls, self._note = name, cls, note
         self.path = path
         self._stop_read, self._stop_write = os.pipe()
         self._listener: socket.socket | None = None
         self._client: _Connection | None = None
         self._session: Session | None = None
-        self._turned_away: list[_Connection] = []
+        self._waiting: list[_Connection] = []
+        self._served = False
         self._selector = DefaultSelector()
         try:
             self._listener = _listen(path)
@@ -103,21 +107,19 @@ class Server:
                 elif key.data is self._client:
                     self._serve_client(events)
                 else:
-                    self._turn_away(key.data)
+                    self._first_message(key.data)
             if self._session is not None:
                 self._session.function.advance()
                 self._flush()
             elif once and self._served:
                 return False
 
-    _served = False
-
     def close(self) -> None:
         """Let the client go, close and remove the socket."""
         self._drop_client("")
-        for connection in self._turned_away:
+        for connection in self._waiting:
             connection.close()
-        self._turned_away.clear()
+        self._waiting.clear()
         self._selector.close()
         if self._listener is not None:
             self._listener.close()
@@ -138,48 +140,63 @@ class Server:
         except OSError:
             return  # it has gone already
         connection = _Connection(sock)
-        if self._client is not None:
-            if len(self._turned_away) >= MAX_TURNED_AWAY:
-                self._forget(self._turned_away[0])
-            self._turned_away.append(connection)
-        else:
-            self._client = connection
-            self._session = Session(self._name, self._cls, connection.out.extend, self._note)
-            self._note("client connected")
+        if len(self._waiting) >= MAX_WAITING:
+            self._forget(self._waiting[0])
+        self._waiting.append(connection)
         self._selector.register(sock, EVENT_READ, connection)
 
-    def _turn_away(self, connection: _Connection) -> None:
-        """A second client: its first message is answered with EBUSY."""
+    def _first_message(self, connection: _Connection) -> None:
+        """Whoever speaks first is the client; while there is one, others are answered with EBUSY."""
         try:
             message, alive = connection.receive()
-        except StreamError:
-            message, alive = None, False
-        if message is not None:
+        except StreamError as why:
+            self._note(f"connection closed: {why}")
+            self._forget(connection)
+            return
+        if message is None:
+            if not alive:
+                self._forget(connection)
+        elif self._client is None:
+            self._waiting.remove(connection)
+            self._client = connection
+            self._session = Session(self._name, self._cls, connection.out.extend, self._note)
+            self._handle(message)
+        else:
             connection.out += protocol.error(message, errno.EBUSY)
             connection.flush()
             self._note("refused a second client (EBUSY)")
-        if message is not None or not alive:
             self._forget(connection)
 
     def _forget(self, connection: _Connection) -> None:
-        self._turned_away.remove(connection)
+        self._waiting.remove(connection)
         self._selector.unregister(connection.sock)
         connection.close()
 
     def _serve_client(self, events: int) -> None:
-        assert self._client is not None and self._session is not None
+        assert self._client is not None
         if not events & EVENT_READ:
             return
         try:
             message, alive = self._client.receive()
-            if message is not None:
-                self._session.handle(message, self._client.receiver.take_fds())
+        except StreamError as why:
+            self._drop_client(f"connection closed: {why}")
+            return
+        if message is not None:
+            self._handle(message)
+        elif not alive:
+            self._drop_client(CLIENT_GONE)
+
+    def _handle(self, message: protocol.Message) -> None:
+        assert self._client is not None and self._session is not None
+        before = self._session.negotiated
+        try:
+            self._session.handle(message, self._client.receiver.take_fds())
         except StreamError as why:
             self._client.flush()
             self._drop_client(f"connection closed: {why}")
             return
-        if not alive:
-            self._drop_client("client gone")
+        if not before and self._session.negotiated:
+            self._note("client connected")
 
     def _flush(self) -> None:
         """Send, and wait for what the client's state asks for."""
@@ -187,9 +204,9 @@ class Server:
         if connection is None:
             return
         if not connection.flush():
-            self._drop_client("client gone")
+            self._drop_client(CLIENT_GONE)
             return
-        events = (EVENT_READ if len(connection.out) <= MAX_WAITING else 0) | (EVENT_WRITE if connection.out else 0)
+        events = (EVENT_READ if len(connection.out) <= MAX_UNSENT else 0) | (EVENT_WRITE if connection.out else 0)
         if self._selector.get_key(connection.sock).events != events:
             self._selector.modify(connection.sock, events, connection)
 
@@ -201,12 +218,13 @@ class Server:
         session.close()
         self._selector.unregister(connection.sock)
         connection.close()
-        self._served = True
-        if why:
+        self._served = self._served or session.negotiated
+        if session.negotiated:
             count = session.function.counters()
-            self._note(
-                f"{why}; {count['transactions']} transactions, {count['msis']} MSIs, {fmt(session.function.now)} simulated"
-            )
+            done = f"{count['transactions']} transactions, {count['msis']} MSIs, {fmt(session.function.now)} simulated"
+            self._note(f"{why or 'client let go'}; {done}")
+        elif why:
+            self._note(why)
 
 
 # -- the path ----------------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class Client:
     def wait(self, event: int) -> int:
         """Wait for an eventfd, serving DMA; the number of signals."""
         while True:
-            ready = select.select([event, self.sock], [], [], TIMEOUT_S)[0]
+            ready = select.select([event, self.sock.fileno()], [], [], TIMEOUT_S)[0]
             assert ready, "neither an interrupt nor a request came"
             if event in ready:
                 return os.eventfd_read(event)

@@ -6,15 +6,11 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from cosim.export.server import Server
 from nodes.smmute.engine import RandomFill
-from nodes.smmute.model import Smmute
 from tests.export.client import (
     CONFIG,
     ERROR,
@@ -28,43 +24,9 @@ from tests.export.client import (
     Client,
     Errno,
 )
+from tests.export.serving import Running, serving
 
 PATTERN = bytes(range(256)) * 32
-
-
-class Running:
-    """A server in a thread: its path and what it noted."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.notes: list[str] = []
-
-
-@contextmanager
-def serving(directory: Path, *, once: bool = False) -> Iterator[Running]:
-    """Serve the engine, and end at the end."""
-    running = Running(str(directory / "s"))
-    server = Server("smmute", Smmute, running.path, running.notes.append)
-    failed: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            server.serve(once=once)
-        except BaseException as error:
-            failed.append(error)
-            server.close()  # the client must not wait
-
-    thread = Thread(target=body)
-    thread.start()
-    try:
-        yield running
-    finally:
-        if not failed:
-            server.stop()
-        thread.join(20)
-        server.close()
-    assert not failed, failed
-    assert not os.path.exists(running.path), "the socket is removed"
 
 
 @pytest.fixture
@@ -273,21 +235,24 @@ def test_masked_and_pending(client: Client) -> None:
     """A vector that fires while masked is pending, and goes out when it is unmasked: by SET_IRQS or in the table."""
     client.map(0, 0x1000)
     event = client.event(5)
-    for mask, unmask in (
-        (lambda: client.set_irqs(1 | 8, 5, 1), lambda: client.set_irqs(2 | 16, 4, 3, b"\0\1\0")),
-        (
-            lambda: client.write(2, 5 * 16, struct.pack("=QII", 0xFEE0_0000, 0x55, 1)),
-            lambda: client.write(2, 5 * 16 + 12, bytes(4)),
-        ),
-    ):
-        mask()
+    for by_table in (False, True):
+
+        def mask(masked: bool, by_table: bool = by_table) -> None:
+            if by_table:
+                client.write(2, 5 * 16, struct.pack("=QII", 0xFEE0_0000, 0x55, masked))
+            elif masked:
+                client.set_irqs(1 | 8, 5, 1)
+            else:
+                client.set_irqs(2 | 16, 4, 3, b"\0\1\0")
+
+        mask(True)
         client.start(SUM64, 0, 7, vector=5)
         while client.register(0) != HALTED or client.read(4, 0, 4) == bytes(4):
             pass
         assert client.read(4, 0, 4) == struct.pack("=I", 1 << 5)
         with pytest.raises(BlockingIOError):
             os.eventfd_read(event)
-        unmask()
+        mask(False)
         assert client.wait(event) == 1
         assert client.read(4, 0, 4) == bytes(4)
     assert client.read(2, 5 * 16, 16) == struct.pack("=QII", 0xFEE0_0000, 0x55, 0), "the client's own words"
