@@ -29,7 +29,8 @@ build() { buildah --root "$work/storage" --runroot "$work/runroot" "$@"; }
 if ! build inspect --type image "$base" >/dev/null 2>&1; then
     echo "== base: debootstrap"
     [ -e "$work/rootfs.tar" ] || {
-        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/rootfs" >"$work/debootstrap.log"
+        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/rootfs" \
+            >"$work/debootstrap.log"
         rm -rf "$work"/rootfs/var/cache/apt/archives/*.deb "$work"/rootfs/var/lib/apt/lists/*
         tar -C "$work/rootfs" -cf "$work/rootfs.tar" .
         rm -rf --one-file-system "$work/rootfs"

@@ -145,7 +145,17 @@ class Metrics:
             ("cosim_wall_seconds", "Wall-clock time since the start.", wall),
             ("cosim_nodes", "Nodes of the machine.", len(run.plan.nodes)),
             ("cosim_workers", "Processes that host nodes.", run.outcome.workers),
-            ("cosim_workers_joined", "Of these, those that have joined the hub.", run.joined),
+            *self._joined(),
+        ]
+
+    def _joined(self) -> list[tuple[str, str, float]]:
+        """In a run over hosts it is hosts that join, workers are its own business."""
+        run = self._supervisor
+        if not run.plan.hosts:
+            return [("cosim_workers_joined", "Of these, those that have joined the hub.", run.joined)]
+        return [
+            ("cosim_hosts", "Hosts of the run.", len(run.plan.hosts)),
+            ("cosim_hosts_joined", "Of these, those that have joined the root hub.", run.joined),
         ]
 
     def _figure(self, name: str) -> int:

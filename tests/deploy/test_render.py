@@ -296,8 +296,10 @@ def free_port() -> int:
 
 
 def test_what_the_pods_execute_is_a_run_over_hosts(tmp_path: Path) -> None:
-    """Coordinator and hosts, executed as the manifests say but on this machine, pass with the digest of a run without hosts."""
-    found = read(render("tiny", "--hosts", 2, "--image", IMAGE, "--", "--json", "--join-limit", "60").output)
+    """Coordinator and hosts, executed as the manifests say but on this machine, pass with the digest of a run without hosts; hosts
+    are what its metrics count."""
+    options = ["--hosts", "2", "--image", IMAGE, "--metrics-port", "9464", "--", "--json", "--join-limit", "60"]
+    found = read(render("tiny", *options).output)
     for secret in ("cosim-tiny-hub", "cosim-tiny-hosts"):
         for name, text in found["Secret", secret]["data"].items():
             (tmp_path / name).write_bytes(base64.b64decode(text))
@@ -312,6 +314,7 @@ def test_what_the_pods_execute_is_a_run_over_hosts(tmp_path: Path) -> None:
             "$(POD_IP)": "127.0.0.1",
             "tcp://cosim-tiny-coordinator:": "tcp://127.0.0.1:",
             ":5570": f":{port}",
+            ":9464": ":0",
             KEYS_PATH: str(tmp_path / "keys.json"),
             CREDENTIAL_PATH: str(tmp_path / f"h{index}.json"),
             "/runs/": f"{tmp_path}/",
@@ -343,6 +346,8 @@ def test_what_the_pods_execute_is_a_run_over_hosts(tmp_path: Path) -> None:
     got = json.loads(ends[0][0][0])
     plain = json.loads(cosim("up", "tiny", "--workers", "0", "--json", "--run-dir", tmp_path / "plain").stdout)
     assert (got["status"], got["digest"], got["refused_peers"]) == ("passed", plain["digest"], 0)
+    figures = (tmp_path / "run" / "metrics.prom").read_text().splitlines()
+    assert {"cosim_hosts 2.0", "cosim_hosts_joined 2.0", f"cosim_workers {got['workers']:.1f}"} <= set(figures)
     assert [host["name"] for host in got["over_hosts"]["hosts"]] == ["h0", "h1"]
 
 
