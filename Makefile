@@ -6,6 +6,7 @@
 #   make fuzz    FUZZ_INPUTS malformed frames for csa.h, under the sanitizers, and for the Python codec
 #   make lint    ruff (rules and format), mypy --strict, import-linter
 #   make bench   measure the workloads of `cosim bench`, write docs/performance.md
+#   make bench-limits  what a hop between processes is made of, and what compiling would give
 #   make bench-peers  measure HELICS, mosaik and SimPy beside them, write docs/performance.md
 #   make image-check  build deploy/Containerfile with buildah on a base made here, run the main job in it (root)
 #   make docs    build the documentation into docs/_build/html
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help up test differential fuzz lint bench bench-peers image-check docs requirements clean
+.PHONY: help up test differential fuzz lint bench bench-limits bench-peers image-check docs requirements clean
 
 VENV ?= .venv
 BENCH_VENV ?= $(VENV)-bench
@@ -34,7 +35,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
-	@sed -n '3,12s/^# \{0,3\}//p' Makefile
+	@sed -n '3,13s/^# \{0,3\}//p' Makefile
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -94,6 +95,9 @@ fuzz: $(VENV)/dev.stamp
 bench: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.report bench $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.report runs
+
+bench-limits: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.report limits
 
 # The peers live in an environment of their own: nothing of ours may come to need them.
 $(BENCH_VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(BIN)/python

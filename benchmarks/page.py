@@ -78,6 +78,8 @@ def render(results: dict[str, Any]) -> str:
         parts.append("## The workloads\n\nNot measured yet: `make bench`.\n")
     if runs:
         parts += ["## Whole runs of RD-N2-Cfg1\n", _machine(runs), _runs_table(runs["rows"])]
+    if limits := results.get("limits"):
+        parts += ["## Where the time of a hop goes\n", _machine(limits), _limits(limits)]
     parts.append("## Beside HELICS, mosaik and SimPy\n")
     if peers:
         parts.append(_machine(peers))
@@ -150,6 +152,38 @@ def _runs_table(rows: list[Row]) -> str:
         "ends when all workers are ready and nothing has happened. One digest.\n"
     )
     return f"{text}\n{_table(list(columns), [[_cell(row[c]) for c in columns] for row in rows])}"
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    """What bounds a round trip between processes, and what was tried against it."""
+    hop = limits["hop"]
+    bare, handled = 1e6 / hop["star_rate"], 2 * (hop["hub_us"] + hop["worker_us"])
+    rows = [
+        [
+            "four hops of bare Unix sockets by three processes, nothing else",
+            f"{bare:.0f} µs",
+            number(hop["star_ratio"]),
+        ],
+        ["the hub's Python for two grants, caches warm", f"{2 * hop['hub_us']:.0f} µs", ""],
+        ["the workers' Python for two grants, caches warm", f"{2 * hop['worker_us']:.0f} µs", ""],
+        [
+            "sum: the least that this runtime takes",
+            f"{bare + handled:.0f} µs",
+            number(1e6 / (bare + handled) / hop["floor"]),
+        ],
+    ]
+    text = (
+        "A ping-pong round trip between two nodes in processes of their own is two grants: four hops, each handled once. What a\n"
+        "real round trip takes beyond the sum is what the interpreter loses when another process had the core in between. Against\n"
+        "a ratio of 0.65 stands the interpreter: the hops alone would allow more than 1.\n"
+    )
+    gains = ", ".join(f"{row['what']} {row['gain']:.2f}" for row in limits["compiled"])
+    tried = (
+        "Compiled by mypyc from the same sources (`python -m benchmarks.compiled`), the hot path of kernel, barrier, codec, link,\n"
+        f"hub and worker gives these rates over the interpreted ones: {gains}. Asked for was a factor of 1.5 in register reads or\n"
+        "interrupts, for a wheel that has to be built per platform: it is not kept.\n"
+    )
+    return f"{text}\n{_table(['part', 'time', 'x floor'], rows)}\n{tried}"
 
 
 def _cell(value: Any) -> str:

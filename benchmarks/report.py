@@ -2,6 +2,7 @@
 
     python -m benchmarks.report bench     the workloads of `cosim bench`
     python -m benchmarks.report runs      whole runs of RD-N2-Cfg1 by `cosim up`
+    python -m benchmarks.report limits    what a hop is made of, and what compiling would give (requirements/dev.txt)
     python -m benchmarks.report peers     the same workloads by HELICS, mosaik and SimPy (requirements/bench.txt)
     python -m benchmarks.report page      only write the page again
 
@@ -68,6 +69,15 @@ def runs(repeat: int) -> dict[str, Any]:
     return {"machine": about, "repeat": repeat, "rows": rows}
 
 
+def limits(repeat: int) -> dict[str, Any]:
+    """Where the time of a hop goes."""
+    from benchmarks import compiled
+    from benchmarks import limits as hop
+
+    about = machine()
+    return {"machine": about, "repeat": repeat, "hop": hop.measure(repeat), "compiled": compiled.measure(repeat)}
+
+
 def peers(repeat: int, seconds: float, only: list[str] | None) -> int:
     """Measure and keep the tables beside other frameworks, one by one; the number of rows without result."""
     from importlib.metadata import version
@@ -93,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report", description="Measure; write docs/performance.md."
     )
-    parser.add_argument("part", choices=("bench", "runs", "peers", "page"))
+    parser.add_argument("part", choices=("bench", "runs", "limits", "peers", "page"))
     parser.add_argument("--repeat", type=int, default=5, help="runs of each row; medians are shown (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each run lasts (1)")
     parser.add_argument("--only", action="append", choices=WORKLOADS, help="only this workload; may be repeated")
@@ -108,6 +118,8 @@ def main() -> int:
             store({"bench": merged(found, name)})
     elif options.part == "runs":
         store({"runs": runs(options.repeat)})
+    elif options.part == "limits":
+        store({"limits": limits(options.repeat)})
     elif options.part == "peers":
         faults = peers(options.repeat, options.seconds, options.only)
     else:

@@ -1,0 +1,178 @@
+"""Where the time of a hop goes: a star without Python between its system calls, and the Python without the sockets.
+
+A round trip between two nodes in processes of their own is four hops: node, hub, node, hub, node. `star` makes them with bare
+Unix sockets and nothing else: no runtime of this shape can be faster on this machine. `handling` runs hub and both workers in
+one thread with lists for sockets: what Python itself costs per grant, its caches warm. What is left of a real round trip is
+what Python loses when other processes use the core between two hops.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import statistics
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cosim.bench.floor import Floor
+from cosim.bench.plans import first_measured, pingpong, place
+from cosim.core.codec import FrameType, decode, encode
+from cosim.core.plan import WorkerPlan
+from cosim.node.worker import Worker
+from cosim.run.hub import Hub
+
+FRAME = bytes(60)
+"""About as large as a GRANT or DONE with one message."""
+TRIPS = 10_000
+
+
+def _echo(end: socket.socket) -> NoReturn:
+    try:
+        while data := end.recv(65_536):
+            end.send(data)
+    finally:
+        os._exit(0)
+
+
+def star(trips: int = TRIPS) -> float:
+    """Round trips per second of a star of three processes that do nothing but receive and send."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    children = []
+    for _, theirs in pairs:
+        child = os.fork()
+        if not child:
+            for ours, end in pairs:
+                ours.close()
+                if end is not theirs:
+                    end.close()
+            _echo(theirs)
+        children.append(child)
+    for _, theirs in pairs:
+        theirs.close()
+    hubs = [ours for ours, _ in pairs]
+    poll, by_number = select.epoll(), {end.fileno(): end for end in hubs}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    other = {hubs[0].fileno(): hubs[1], hubs[1].fileno(): hubs[0]}
+    hubs[0].send(FRAME)
+    start = time.perf_counter()
+    for _ in range(2 * trips):
+        ((number, _events),) = poll.poll()
+        other[number].send(by_number[number].recv(65_536))
+    elapsed = time.perf_counter() - start
+    ((number, _events),) = poll.poll()
+    by_number[number].recv(65_536)
+    for end in hubs:
+        end.close()
+    for child in children:
+        os.waitpid(child, 0)
+    poll.close()
+    return trips / elapsed
+
+
+class _Lists:
+    """The hub's link, and the sockets of its workers, as lists."""
+
+    def __init__(self) -> None:
+        self.closed: list[bytes] = []
+        self.twice: list[bytes] = []
+        self.refused_peers: list[tuple[str, str]] = []
+        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.ends: dict[bytes, _End] = {}
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        return False
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        return self.inbox.popleft() if self.inbox else None
+
+    def joined(self, identity: bytes) -> bool:
+        return False
+
+    def send(self, identity: bytes, frame: bytes) -> None:
+        self.ends[identity].inbox.append(frame)
+
+
+class _Empty(Exception):
+    """A worker waits."""
+
+
+class _End:
+    def __init__(self, link: _Lists, name: str) -> None:
+        self._link, self._name = link, name.encode()
+        self.inbox: deque[bytes] = deque()
+        link.ends[self._name] = self
+
+    def receive(self, timeout_ms: int | None = None) -> bytes:
+        if not self.inbox:
+            raise _Empty
+        return self.inbox.popleft()
+
+    def send(self, frame: bytes) -> None:
+        self._link.inbox.append((self._name, frame))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def handling(trips: int = TRIPS) -> tuple[float, float]:
+    """CPU microseconds per grant of hub and of worker, in one thread, without sockets."""
+    link = _Lists()
+    with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
+        hub = Hub(place(pingpong(2, trips), "per-node"), link, lambda _event: None, journal=Path(folder))
+        workers = [Worker(_End(link, name), name) for name in ("w0", "w1")]
+        for number, worker in enumerate(workers):
+            worker.socket.send(encode(FrameType.HELLO, (1, 0), worker.name, "python", number + 1, {}))
+        hub._step()
+        for worker in workers:
+            frame = worker.socket.receive()
+            worker._build(WorkerPlan.from_msgpack(decode(frame or b"").body[1]))
+            worker.socket.send(encode(FrameType.READY, *worker.kernel.initial()))
+        spent = [0, 0]
+        while hub.grants < first_measured(trips):  # warm
+            _turn(hub, workers)
+        began = hub.grants
+        while not hub._finished():
+            hub_ns, worker_ns = _turn(hub, workers)
+            spent[0] += hub_ns
+            spent[1] += worker_ns
+        hub.journal.close()
+        grants = hub.grants - began
+    return spent[0] / grants / 1e3, spent[1] / grants / 1e3
+
+
+def _turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
+    """The hub takes what is there, then each worker; nanoseconds of both."""
+    start = time.thread_time_ns()
+    hub._step()
+    middle = time.thread_time_ns()
+    for worker in workers:
+        try:
+            worker._loop()
+        except _Empty:
+            continue
+    return middle - start, time.thread_time_ns() - middle
+
+
+def measure(repeat: int) -> dict[str, Any]:
+    """{star_rate, star_ratio, hub_us, worker_us, floor}: medians."""
+    stars, hubs, workers, floors = [], [], [], []
+    with Floor() as floor:
+        for _ in range(repeat):
+            floors.append(floor.rate())
+            stars.append(star())
+            hub, worker = handling()
+            hubs.append(hub)
+            workers.append(worker)
+    rate, middle = statistics.median(stars), statistics.median(floors)
+    return {
+        "star_rate": rate,
+        "star_ratio": rate / middle,
+        "hub_us": statistics.median(hubs),
+        "worker_us": statistics.median(workers),
+        "floor": middle,
+    }
