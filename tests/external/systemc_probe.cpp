@@ -184,6 +184,7 @@ private:
         if (trans.is_read()) std::memset(trans.get_data_ptr(), 0, trans.get_data_length());
         else std::memcpy(&value, trans.get_data_ptr(), std::min(8u, trans.get_data_length()));
         if (trans.is_write()) left_ = value % 100 + 1;
+        else wait(5500, sc_core::SC_PS);  // answered later, which `promise` does not know
         trans.set_response_status(tlm::TLM_OK_RESPONSE);
     }
     void edge() {
@@ -192,6 +193,43 @@ private:
 
     sc_core::sc_clock clock_;
     uint64_t left_ = 0;
+};
+
+// Requests at times of its own, whose data tell how far a second process has come: a kernel that runs past a grant's limit shows.
+class Pulse : public sc_core::sc_module {
+public:
+    tlm_utils::simple_initiator_socket<Pulse> socket;
+    SC_HAS_PROCESS(Pulse);
+    explicit Pulse(sc_core::sc_module_name name) : sc_module(name), socket("socket") {
+        SC_THREAD(ask);
+        SC_THREAD(count);
+    }
+
+private:
+    void ask() {
+        for (uint64_t i = 0; i < 10; i++) {
+            wait(50, SC_NS);
+            go(tlm::TLM_READ_COMMAND, 0x1000 + 64 * i, 64);
+            wait(3300, sc_core::SC_PS);
+            std::memcpy(data_, &counted_, 8);
+            go(tlm::TLM_WRITE_COMMAND, 0x8000 + 8 * i, 8);
+        }
+    }
+    void count() {
+        while (++counted_ < 200) wait(7, SC_NS);
+    }
+    void go(tlm::tlm_command command, uint64_t address, unsigned size) {
+        tlm::tlm_generic_payload trans;
+        sc_time delay = sc_core::SC_ZERO_TIME;
+        trans.set_command(command);
+        trans.set_address(address);
+        trans.set_data_ptr(data_);
+        trans.set_data_length(size);
+        trans.set_streaming_width(size);
+        socket->b_transport(trans, delay);
+    }
+    uint64_t counted_ = 0;
+    unsigned char data_[64];
 };
 
 // Breaks a rule at 10 ns.
@@ -240,6 +278,11 @@ int sc_main(int argc, char* argv[]) {
         bridge.mmio_target("regs", true).bind(model.regs);
         model.irq.bind(irq);
         bridge.wire_out("irq").bind(irq);
+        return bridge.run();
+    }
+    if (mode == "pulse") {
+        Pulse model("model");
+        model.socket.bind(bridge.mmio_initiator("dma"));
         return bridge.run();
     }
     if (mode == "method" || mode == "stop") {

@@ -190,6 +190,14 @@ def test_a_free_running_clock(program: Build) -> None:
 
 
 @needs_systemc
+def test_the_kernel_stops_where_an_answer_may_come(program: Build) -> None:
+    """A thread that sends at times of its own stops the kernel early: data that depend on another process's progress are the
+    same in every partition, the unlimited one among them."""
+    verdicts = fit([str(program(PROBE)), "pulse"], {"inputs": [], "horizon": "5us"}, lambda case: "partition" in case)
+    assert {v.messages for v in verdicts} == {20}
+
+
+@needs_systemc
 def test_waveforms(tmp_path: Path, program: Build) -> None:
     """`cosim up --wave` has a model that asks for its trace file write it, whole."""
     topology = tmp_path / "clock.yaml"
