@@ -21,7 +21,7 @@ from cosim.engines.registry import make_engine
 from cosim.errors import Interrupted, UsageError
 from cosim.run.attached import with_waves
 from cosim.run.crew import Limits
-from cosim.run.hosts import HostLimits, HostsSupervisor, placing_of
+from cosim.run.hosts import LOCAL, HostLimits, HostsSupervisor, placing_of
 from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
 from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Supervisor
@@ -196,6 +196,7 @@ async def launch(
             engine=make_engine(placing.engine, directory.path / "hosts", placing.options),
             host_limits=HostLimits(lease_s, host_limit_s),
             listen=placing.listen,
+            here=placing.engine == LOCAL,
             limits=limits,
             link=link,
             start=start,

@@ -90,6 +90,7 @@ class HostsSupervisor(Supervisor):
         engine: what starts the hosts.
         host_limits: how long silence is borne.
         listen: ``ADDRESS:PORT`` of the root, over tcp with keys; None: a Unix socket, for hosts on this machine.
+        here: the hosts are processes of this machine, and may write into the run directory.
         others: as of `Supervisor`.
     """
 
@@ -101,6 +102,7 @@ class HostsSupervisor(Supervisor):
         engine: Engine,
         host_limits: HostLimits,
         listen: str | None = None,
+        here: bool = False,
         **others: Any,
     ) -> None:
         super().__init__(plan, directory, in_process=False, **others)
@@ -109,6 +111,7 @@ class HostsSupervisor(Supervisor):
         """Of hosts that have had their keys before, and are seen by nobody but the hubs: see `cosim.engines.base`."""
         self._host_limits = host_limits
         self._address = listen
+        self._here = here
         self._number = {host.name: number for number, host in enumerate(plan.hosts)}
         self._exits: dict[str, Exit] = {}
         self._joined_hosts: dict[str, dict[str, str]] = {}
@@ -152,7 +155,7 @@ class HostsSupervisor(Supervisor):
         host = self.plan.hosts[self._number[name]]
         words = ["cosim", "host", endpoint, name, "--credential", "-", "--lease", f"{self._host_limits.lease_s:g}"]
         words += ["--incarnation", str(incarnation)]
-        if not self._address:
+        if self._here:
             words += ["--run-dir", os.fspath(self._folder(name))]
         return Slot(name, host.address, tuple(words), credential)
 
