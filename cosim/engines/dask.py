@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,12 @@ from cosim.engines.dask_task import Secret, hold, release
 from cosim.engines.options import read_options
 from cosim.errors import PeerError, UsageError
 
-STOP_LIMIT_S = 5.0
-"""For the workers to be told, and for the commands to end after that."""
+RESULT_LIMIT_S = 5.0
+"""For the result of a task that has finished to be fetched."""
+STOP_WAIT_S = 0.8
+"""For the Dask workers to be told, and for the commands to end. One that can't be reached has a lease."""
+CLOSE_WAIT_S = 0.4
+"""For the client to take its leave of the scheduler."""
 
 
 @dataclass(frozen=True)
@@ -202,13 +207,13 @@ class DaskEngine:
                 ended.append(await anyio.to_thread.run_sync(self._result, name, future))
             elif worker.address in self._removed:
                 del self._tasks[name]
-                await anyio.to_thread.run_sync(partial(self._quietly, future.cancel))  # or it would wait for ever
+                _aside(future.cancel)  # or it would wait for ever
                 ended.append(Exit(name, None, f"the Dask scheduler has lost worker {worker.name} at {worker.address}"))
         return ended
 
     def _result(self, name: str, future: Any) -> Exit:
         try:
-            status, text = future.result(timeout=STOP_LIMIT_S)
+            status, text = future.result(timeout=RESULT_LIMIT_S)
         except Exception as error:  # of Dask: the task itself raises nothing
             return Exit(name, None, f"the Dask task failed: {error!r}")
         status = 128 - status if status > 128 else status
@@ -220,31 +225,20 @@ class DaskEngine:
     async def stop(self) -> None:
         """Tell the Dask workers to end the commands, wait for these a little, close the client, remove credentials."""
         if self._client is not None:
-            with anyio.move_on_after(STOP_LIMIT_S):
-                await anyio.to_thread.run_sync(self._tell, abandon_on_cancel=True)
-            with anyio.move_on_after(STOP_LIMIT_S):
+            client, self._client = self._client, None
+            for address in {worker.address for worker, _ in self._tasks.values()} - self._removed:
+                _aside(partial(client.run, release, self._run, workers=[address], on_error="ignore"))
+            with anyio.move_on_after(STOP_WAIT_S):
                 while self._tasks:
                     await self.poll()
                     await anyio.sleep(0.05)
-            client, self._client = self._client, None
             self._tasks.clear()
-            with anyio.move_on_after(STOP_LIMIT_S):
-                await anyio.to_thread.run_sync(
-                    partial(self._quietly, partial(client.close, timeout=STOP_LIMIT_S / 2)), abandon_on_cancel=True
-                )
+            closing = _aside(partial(client.close, timeout=CLOSE_WAIT_S))
+            with anyio.move_on_after(CLOSE_WAIT_S):
+                while closing.is_alive():
+                    await anyio.sleep(0.02)
         for file in self._folder.glob("*.credential"):
             file.unlink(missing_ok=True)
-
-    def _tell(self) -> None:
-        alive = {worker.address for worker, _ in self._tasks.values()} - self._removed
-        if alive:
-            self._quietly(partial(self._client.run, release, self._run, workers=sorted(alive), on_error="ignore"))
-
-    @staticmethod
-    def _quietly(step: Any) -> None:
-        """Do a step of the end: what Dask can't do any more, the lease does."""
-        with contextlib.suppress(Exception):
-            step()
 
     def logs(self, name: str) -> str | None:
         """What a slot has written; None with ``credentials=tls``, whose output stays on the host until the end."""
@@ -253,6 +247,21 @@ class DaskEngine:
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
+
+
+def _aside(step: Callable[[], object]) -> threading.Thread:
+    """Do a step of the end in a thread that nobody must wait for, not even the interpreter: its other end may be cut off.
+
+    What Dask can't do any more is left to the lease.
+    """
+
+    def attempt() -> None:
+        with contextlib.suppress(Exception):
+            step()
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    return thread
 
 
 def place(slots: Sequence[Slot], workers: Sequence[Worker]) -> dict[str, Worker]:

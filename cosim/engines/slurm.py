@@ -31,8 +31,8 @@ STEP = "srun"
 """Name of the step among `Programs`, when the engine runs inside an allocation."""
 FINAL_WAIT_S = 2.0
 """From the end of a job to its slots' exit files: a shared file system may be late."""
-STOP_WAIT_S = 6.0
-"""From scancel to the end of the job: the launcher kills after two seconds."""
+STOP_WAIT_S = 1.0
+"""From scancel to the end of all slots; what takes longer, or can't be reached, ends without being waited for."""
 COMMAND_LIMIT_S = 30.0
 
 NEVER = frozenset(
@@ -272,13 +272,14 @@ class SlurmEngine:
     # -- end -----------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Cancel the job, or end the step, and wait for its end; remove the credentials."""
+        """Cancel the job, or end the step, and wait a little for its end; remove the credentials."""
         await self._programs.stop(STOP_WAIT_S)
         if self._job and not await self._finished():
             await self._run(["scancel", self._job])
             deadline = time.monotonic() + STOP_WAIT_S
-            while time.monotonic() < deadline and not await self._finished():
-                await anyio.sleep(0.2)
+            while self._left and time.monotonic() < deadline:
+                self._from_files()
+                await anyio.sleep(0.05)
         for file in self._folder.glob("*.credential"):
             file.unlink(missing_ok=True)
 

@@ -18,8 +18,9 @@ from cosim.engines.programs import Programs
 from cosim.engines.slot import order
 from cosim.errors import UsageError
 
-STOP_GRACE_S = 3.0
-"""For the remote command to end after its stdin has: the launcher kills after two seconds."""
+STOP_GRACE_S = 1.0
+"""For the clients to end after their stdin has. One that is killed then has told its launcher, if anything can: the launcher
+ends the command without it."""
 
 
 @dataclass(frozen=True)

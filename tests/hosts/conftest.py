@@ -11,11 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hosts import network as net
+from tests.hosts.runs import SlowRun
 from tests.hosts.services import PROGRAMS, Dask, DaskTls, Slurm, Sshd, find
+from tests.support.runs import result, up
 
 HOSTS = 4
 """h0 for the driver, h1 to h3 for host hubs."""
@@ -45,9 +48,34 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def network() -> Iterator[net.Network]:
+def reference(folder: Path) -> dict[str, Any]:
+    """The result of rdn2cfg1 in one process."""
+    run = up("rdn2cfg1", folder / "reference", "--workers", "0", "--quiet")
+    assert run.returncode == 0, run.stderr
+    return result(folder / "reference")
+
+
+@pytest.fixture(scope="session")
+def slow_run(folder: Path) -> Iterator[SlowRun]:
+    """rdn2cfg1 over two hosts of a slow network, by ssh; under way. It waits for the network nearly all of its time."""
+    require(net.missing())
+    require_programs("ssh")
+    network = net.Network("s", 3, delay_ms=20, loss=0.02)
+    (folder / "slow").mkdir()
+    service = Sshd(network, folder / "slow")
+    run = SlowRun(service, folder / "slow" / "run")
+    yield run
+    run.close()
+    service.close()
+    network.close()
+
+
+@pytest.fixture(scope="session")
+def network(request: pytest.FixtureRequest) -> Iterator[net.Network]:
     """Four hosts on a fast network."""
     require(net.missing())
+    if any("slow_run" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("slow_run")  # goes on beside the tests before it
     made = net.Network("n", HOSTS)
     yield made
     made.close()
