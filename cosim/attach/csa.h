@@ -904,7 +904,8 @@ static int csa__gone(csa *c) {
             more = zmq_msg_more(&part);
             zmq_msg_close(&part);
         }
-        if (event & (ZMQ_EVENT_DISCONNECTED | CSA__REFUSED)) gone = event & CSA__REFUSED ? 2 : 1;
+        if (event & CSA__REFUSED) gone = 2;
+        else if (event == ZMQ_EVENT_DISCONNECTED && !gone) gone = 1;
     }
 }
 

@@ -2,7 +2,7 @@
 
 libzmq names the local end of an accepted connection only, and has often closed it before this thread hears of it. So the hub
 makes the listening socket itself and puts a *gate* on it: a packet filter (socket(7), SO_ATTACH_FILTER), which accepted
-connections inherit and which lets no data and no FIN through. `Monitor` asks a new connection for its peer's address and opens
+connections inherit and which lets no data, FIN or RST through. `Monitor` asks a new connection for its peer's address and opens
 the gate by removing the filter. What came meanwhile is sent again by the peer's TCP, at the cost of 0.2 s once per
 connection.
 """
@@ -19,14 +19,14 @@ from typing import NamedTuple
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-UNKNOWN = "unknown (it was reset at once)"
-"""Address of a peer that reset its connection before it could be asked."""
+UNKNOWN = "unknown (it was gone when it could be asked)"
+"""Address of a peer whose connection ended in front of the gate."""
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 _GATE = (
     # linux/filter.h; the packet begins at the TCP header (RFC 9293, 3.1)
     (0x30, 0, 0, 13),  # A = flags
-    (0x45, 6, 0, 0x01),  # FIN: drop
+    (0x45, 6, 0, 0x05),  # FIN or RST: drop
     (0x30, 0, 0, 12),  # A = data offset, in the upper four bits
     (0x74, 0, 0, 4),
     (0x64, 0, 0, 2),
@@ -43,6 +43,7 @@ _FAILED = {
     zmq.Event.HANDSHAKE_FAILED_AUTH,
 }
 _PROTOCOL = {
+    0x10000000: "its handshake is broken, or a recorded one",
     0x11000001: "its CURVE handshake does not fit the hub's key",
     0x11000002: "it offers another security mechanism than CURVE",
 }

@@ -53,8 +53,7 @@ class HubSocket:
         return object.__new__(CurveHubSocket if endpoint.startswith("tcp://") else HubSocket)
 
     def __init__(self, endpoint: str, keys: RunKeys | None = None) -> None:
-        if endpoint.startswith("ipc://"):
-            check_ipc(endpoint)
+        self._check(endpoint, keys)
         self.endpoint = endpoint
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
@@ -72,6 +71,11 @@ class HubSocket:
         self.twice: list[bytes] = []  # nor this: a second DEALER of one name is dropped silently
         self.refused_peers: list[tuple[str, str]] = []
         self._bind(keys)
+
+    @staticmethod
+    def _check(endpoint: str, keys: RunKeys | None) -> None:
+        if endpoint.startswith("ipc://"):
+            check_ipc(endpoint)
 
     def _bind(self, keys: RunKeys | None) -> None:
         self._socket.bind(self.endpoint)
@@ -117,11 +121,15 @@ class CurveHubSocket(HubSocket):
     The ZAP questions of libzmq are answered by the thread that calls `wait`, so no handshake ends outside of it.
     """
 
-    def _bind(self, keys: RunKeys | None) -> None:
-        host, port = split_tcp(self.endpoint)
+    @staticmethod
+    def _check(endpoint: str, keys: RunKeys | None) -> None:
+        split_tcp(endpoint)
         if keys is None:
-            self._context.destroy(linger=0)
-            raise ValueError(f"{self.endpoint} must have the run's keys: a tcp link is never without CURVE")
+            raise ValueError(f"{endpoint} must have the run's keys: a tcp link is never without CURVE")
+
+    def _bind(self, keys: RunKeys | None) -> None:
+        assert keys is not None, "checked"
+        host, port = split_tcp(self.endpoint)
         self._allowed = {z85.decode(key): name.encode() for key, name in keys.allowed.items()}
         self._routes: dict[bytes, bytes] = {}  # routing id by name
         self._connections: dict[int, bytes] = {}  # name by descriptor
@@ -280,6 +288,8 @@ class WorkerSocket:
             raise ValueError(f"{endpoint} must have a credential: a tcp link is never without CURVE (COSIM_CREDENTIAL)")
         if credential is not None and credential.name != identity:
             raise ValueError(f"the credential must be that of {identity}, not of {credential.name}")
+        if tcp:
+            split_tcp(endpoint)
         self._endpoint = endpoint
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
