@@ -59,7 +59,7 @@ def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "options", "what"),
     [
-        ("slum", {}, "must be one of local, ssh, dask, slurm, not 'slum'"),
+        ("slum", {}, "must be one of local, ssh, dask, slurm, k8s, not 'slum'"),
         ("ssh", {"prot": "22"}, "must be one of user, port, .* not 'prot'"),
         ("ssh", {"port": "ssh"}, "port of engine ssh must be a whole number, not 'ssh'"),
         ("slurm", {"wait": "soon"}, "must be a number, not 'soon'"),
