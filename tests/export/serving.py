@@ -15,6 +15,8 @@ from nodes.smmute.model import Smmute
 class Running:
     """A server in a thread: its path and what it noted."""
 
+    thread: Thread
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.notes: list[str] = []
@@ -34,7 +36,7 @@ def serving(directory: Path, *, once: bool = False) -> Iterator[Running]:
             failed.append(error)
             server.close()  # the client must not wait
 
-    thread = Thread(target=body)
+    running.thread = thread = Thread(target=body)
     thread.start()
     try:
         yield running

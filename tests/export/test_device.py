@@ -259,8 +259,10 @@ def test_masked_and_pending(client: Client) -> None:
 
 
 def test_a_vector_without_an_event_waits_for_one(client: Client) -> None:
-    """An interrupt that fires before its vector has an eventfd is pending until it gets one; one taken away stays quiet."""
+    """An interrupt that fires before its vector has an eventfd is pending until it gets one, though the client has unmasked it;
+    one taken away stays quiet."""
     client.map(0, 0x1000)
+    client.write(2, 9 * 16 + 12, bytes(4))
     client.start(SUM64, 0, 7, vector=9)
     while client.read(4, 0, 4) == bytes(4):
         pass

@@ -53,6 +53,18 @@ def test_wrong_versions(tmp_path: Path) -> None:
     assert any("major version must be 0, not 1" in note for note in running.notes)
 
 
+def test_once_means_a_client_that_was_served(tmp_path: Path) -> None:
+    """With `once`, neither a connection without a word nor a wrong version is the client that is waited for; a real one is."""
+    with serving(tmp_path, once=True) as running:
+        Client(running.path).sock.close()
+        with Client(running.path) as client, pytest.raises(Errno):
+            client.negotiate(major=1)
+        with Client(running.path) as client:
+            assert client.negotiate() and client.config(0) == 0xFF80_13B5
+        running.thread.join(20)
+        assert not running.thread.is_alive()
+
+
 def test_a_second_client_is_refused(tmp_path: Path) -> None:
     """While one client is there another gets EBUSY and the end; the first notices nothing, and when it has gone the next one finds
     a device as new."""
