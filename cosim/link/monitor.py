@@ -40,7 +40,6 @@ _GATE = (
 _FAILED = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
-    zmq.Event.HANDSHAKE_FAILED_AUTH,
 }
 _PROTOCOL = {
     0x10000000: "its handshake is broken, or a recorded one",
@@ -48,15 +47,15 @@ _PROTOCOL = {
     0x11000002: "it offers another security mechanism than CURVE",
 }
 _LISTENER_EVENTS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
-_CONNECTION_EVENTS = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED
+_CONNECTION_EVENTS = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH
 for _event in _FAILED:
     _LISTENER_EVENTS |= _event
     _CONNECTION_EVENTS |= _event
 
 
 class Ended(NamedTuple):
-    """A connection's end: file descriptor, the peer's ``address:port``, and why its handshake failed ("" if that is not known,
-    "auth" if the allow-list refused it)."""
+    """A connection's end: file descriptor, the peer's ``address:port``, and why its handshake failed ("" if libzmq did not say, as
+    when ZAP refused its key)."""
 
     fd: int
     address: str
@@ -147,8 +146,6 @@ def _why(failed: tuple[int, int] | None) -> str:
     if failed is None:
         return ""
     kind, value = failed
-    if kind == zmq.Event.HANDSHAKE_FAILED_AUTH:
-        return "auth"
     if kind == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
         return _PROTOCOL.get(value, f"it does not speak ZMTP 3 with CURVE (libzmq protocol error {value:#x})")
     if value == errno.EAGAIN:

@@ -253,14 +253,17 @@ class CurveHubSocket(HubSocket):
                 self.closed.append(name)
 
     def _reason(self, end: Ended) -> str:
-        if end.why == "auth":
-            host = end.address.rpartition(":")[0].strip("[]")
-            reasons = self._denied.get(host) or ["its key is not one of this run's"]
-            reason = reasons.pop(0)
-            if not reasons:
-                self._denied.pop(host, None)
-            return reason
-        return end.why or "it does not speak ZMTP 3 with CURVE, or its first frame is too long"
+        """Why a peer without a name was turned away. libzmq does not say which connection a ZAP question was about: of several
+        from one host that it ends at the same time without a reason, each is given one of the reasons."""
+        host = end.address.rpartition(":")[0].strip("[]")
+        reasons = self._denied.get(host, [])
+        reason = end.why or (
+            reasons.pop(0) if reasons else "it does not speak ZMTP 3 with CURVE, or its first frame is too long"
+        )
+        others = (a for fd, a in self._monitor.addresses.items() if fd not in self._connections)
+        if not any(address.rpartition(":")[0].strip("[]") == host for address in others):
+            self._denied.pop(host, None)
+        return reason
 
     def _refuse(self, address: str, reason: str) -> None:
         if len(self.refused_peers) < REFUSED_MAX:

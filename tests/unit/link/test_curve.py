@@ -190,7 +190,7 @@ def test_a_key_holder_that_lies_is_hung_up_on(rig: Rig) -> None:
     liar = rig.dealer(rig.credential("w1"), b"w0")
     monitor = liar.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     rig.refusal()
-    assert monitor.poll(WAIT_S * 1000)
+    assert monitor.poll(int(WAIT_S * 1000))
     liar.disable_monitor()
     monitor.close()
     liar.close()
