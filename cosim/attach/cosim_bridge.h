@@ -54,7 +54,7 @@ constexpr uint64_t NEVER = CSA_NEVER;
 class Attributes : public tlm::tlm_extension<Attributes> {
 public:
     uint32_t attr = CSA_PRIVILEGED | CSA_NONSECURE; /* AxPROT; with a PASID: bit 8, and the PASID in bits 12 to 31 */
-    bool posted = false;                            /* a write without completion, such as an MSI: b_transport returns at once */
+    bool posted = false; /* a write without completion, such as an MSI: b_transport returns at once */
     std::optional<uint64_t> stream_id, device_id;
     std::string peer; /* way in: who sent it, NODE.PORT */
 
@@ -63,7 +63,9 @@ public:
 };
 
 inline tlm::tlm_response_status response_of(uint32_t status) {
-    return status == CSA_DECERR ? tlm::TLM_ADDRESS_ERROR_RESPONSE : status == CSA_SLVERR ? tlm::TLM_GENERIC_ERROR_RESPONSE : tlm::TLM_OK_RESPONSE;
+    return status == CSA_DECERR   ? tlm::TLM_ADDRESS_ERROR_RESPONSE
+           : status == CSA_SLVERR ? tlm::TLM_GENERIC_ERROR_RESPONSE
+                                  : tlm::TLM_OK_RESPONSE;
 }
 
 inline int status_of(tlm::tlm_response_status response) {
@@ -116,7 +118,8 @@ inline std::vector<Piece> pieces_of(const tlm::tlm_generic_payload& trans) {
             running = false;
             continue;
         }
-        if (!running || i % width == 0 || pieces.back().size == CSA_MAX_DATA) pieces.push_back({trans.get_address() + i % width, i, 0});
+        if (!running || i % width == 0 || pieces.back().size == CSA_MAX_DATA)
+            pieces.push_back({trans.get_address() + i % width, i, 0});
         pieces.back().size++;
         running = true;
     }
@@ -140,8 +143,13 @@ public:
 
     /* lookahead_ps: a promise that no input causes an output sooner; `model` says what this is, for the record. */
     explicit Bridge(sc_core::sc_module_name name, std::string model = "SystemC", uint64_t lookahead_ps = 0)
-        : sc_module(name), node_(new csa()), model_(std::move(model)), lookahead_(lookahead_ps), tick_(sc_core::sc_time(1, sc_core::SC_PS).value()) {
-        if (!tick_) SC_REPORT_ERROR("/cosim/bridge", "the time resolution must be 1 ps or finer: sc_set_time_resolution(1, SC_PS)");
+        : sc_module(name),
+          node_(new csa()),
+          model_(std::move(model)),
+          lookahead_(lookahead_ps),
+          tick_(sc_core::sc_time(1, sc_core::SC_PS).value()) {
+        if (!tick_)
+            SC_REPORT_ERROR("/cosim/bridge", "the time resolution must be 1 ps or finer: sc_set_time_resolution(1, SC_PS)");
         sc_core::sc_report_handler::set_actions(sc_core::SC_ID_NO_SC_START_ACTIVITY_, sc_core::SC_DO_NOTHING);
         SC_METHOD(dispatch);
         dont_initialize();
@@ -152,10 +160,13 @@ public:
 
     /* A port that takes requests: each becomes a b_transport of the socket returned, in a thread of its own, at its arrival.
      * in_order: the next one waits until the one before has returned. */
-    template <unsigned WIDTH = 32> tlm_utils::simple_initiator_socket<TargetPort<WIDTH>, WIDTH>& mmio_target(const std::string& port, bool in_order = false);
+    template <unsigned WIDTH = 32>
+    tlm_utils::simple_initiator_socket<TargetPort<WIDTH>, WIDTH>& mmio_target(const std::string& port, bool in_order = false);
     /* Ports that issue requests: each b_transport to the socket returned goes out by the first one, or by that with its StreamID. */
-    template <unsigned WIDTH = 32> tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& mmio_initiator(std::vector<std::string> ports);
-    template <unsigned WIDTH = 32> tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& mmio_initiator(const char* port) {
+    template <unsigned WIDTH = 32>
+    tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& mmio_initiator(std::vector<std::string> ports);
+    template <unsigned WIDTH = 32>
+    tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& mmio_initiator(const char* port) {
         return mmio_initiator<WIDTH>(std::vector<std::string>{port});
     }
     /* A level line that others drive: bind it to a signal that the model reads. */
@@ -265,7 +276,8 @@ private:
         void drive() {
             if (in.read() == level_) return;
             level_ = !level_;
-            csa_level(bridge_.node_.get(), port_.c_str(), peer_.empty() ? nullptr : peer_.c_str(), line_, level_, bridge_.after(sc_core::SC_ZERO_TIME));
+            csa_level(bridge_.node_.get(), port_.c_str(), peer_.empty() ? nullptr : peer_.c_str(), line_, level_,
+                      bridge_.after(sc_core::SC_ZERO_TIME));
             bridge_.leave();
         }
 
@@ -283,11 +295,14 @@ private:
         return sc_core::sc_time::from_value(ps * tick_);
     }
     /* The time of something that has an annotated delay, rounded up to ps. */
-    uint64_t after(const sc_core::sc_time& delay) const { return (sc_core::sc_time_stamp().value() + delay.value() + tick_ - 1) / tick_; }
+    uint64_t after(const sc_core::sc_time& delay) const {
+        return (sc_core::sc_time_stamp().value() + delay.value() + tick_ - 1) / tick_;
+    }
 
     void kernel(const sc_core::sc_time& span) {
         sc_core::sc_start(span);
-        if (sc_core::sc_get_status() == sc_core::SC_STOPPED) throw std::runtime_error("the model called sc_stop(): only the run may end itself");
+        if (sc_core::sc_get_status() == sc_core::SC_STOPPED)
+            throw std::runtime_error("the model called sc_stop(): only the run may end itself");
     }
 
     /* A grant: everything below node_->stop. sc_start() is exclusive: what is due at its end runs in the next one. */
@@ -310,9 +325,11 @@ private:
 
     void answer() {
         uint64_t event = NEVER, out;
-        if (sc_core::sc_pending_activity()) event = (sc_core::sc_time_stamp() + sc_core::sc_time_to_pending_activity()).value() / tick_;
+        if (sc_core::sc_pending_activity())
+            event = (sc_core::sc_time_stamp() + sc_core::sc_time_to_pending_activity()).value() / tick_;
         out = event;
-        if (promise_ && !serving_) out = std::max(event, promise_()); /* an access that is being served may be answered at any event */
+        if (promise_ && !serving_)
+            out = std::max(event, promise_()); /* an access that is being served may be answered at any event */
         csa_done(node_.get(), event, out, node_->stop);
     }
 
@@ -339,11 +356,15 @@ private:
         if (m.kind == CSA_COMPLETION) return complete(m);
         if (m.kind == CSA_LEVEL) {
             auto found = levels_.find({port, m.field[0].u});
-            if (found == levels_.end()) return fail("line " + std::to_string(m.field[0].u) + " of port " + port + " is not bound: wire_in() must name it");
+            if (found == levels_.end())
+                return fail("line " + std::to_string(m.field[0].u) + " of port " + port +
+                            " is not bound: wire_in() must name it");
             return found->second->out.write(m.field[1].u != 0);
         }
         auto found = targets_.find(port);
-        if (found == targets_.end()) return fail("port " + port + " got a message of kind " + std::to_string(m.kind) + ", which the bridge does not carry");
+        if (found == targets_.end())
+            return fail("port " + port + " got a message of kind " + std::to_string(m.kind) +
+                        ", which the bridge does not carry");
         detail::Access access = {m.link, m.kind, m.tag, m.addr, m.size, m.attr, std::vector<unsigned char>(m.size)};
         for (uint32_t i = 0; m.kind != CSA_READ && i < m.size; i++)
             access.data[i] = m.bytes ? m.bytes[i] : static_cast<unsigned char>(m.data >> 8 * i);
@@ -352,7 +373,8 @@ private:
 
     void complete(const csa_msg& m) {
         auto found = pending_.find(m.tag);
-        if (found == pending_.end()) return fail("a completion must answer an outstanding request, not tag " + std::to_string(m.tag));
+        if (found == pending_.end())
+            return fail("a completion must answer an outstanding request, not tag " + std::to_string(m.tag));
         const detail::Pending p = found->second;
         pending_.erase(found);
         if (!p.wait) {
@@ -361,7 +383,8 @@ private:
         }
         if (p.to && m.status < CSA_SLVERR) {
             const bool whole = p.size == 1 || p.size == 2 || p.size == 4 || p.size == 8;
-            if (whole == (m.bytes != nullptr) || (!whole && m.size != p.size)) return fail("the completion of a read must have its size");
+            if (whole == (m.bytes != nullptr) || (!whole && m.size != p.size))
+                return fail("the completion of a read must have its size");
             for (uint32_t i = 0; i < p.size; i++) p.to[i] = whole ? static_cast<unsigned char>(m.data >> 8 * i) : m.bytes[i];
         }
         p.wait->status = std::max(p.wait->status, m.status);
@@ -391,7 +414,9 @@ private:
         m.size = access.size;
         const bool bytes = access.size > 8 || (access.size & (access.size - 1));
         if (bytes && access.kind == CSA_READ && status == CSA_OKAY) csa_reply_bytes(node_.get(), &m, access.data.data(), at);
-        else csa_reply(node_.get(), &m, status, access.kind == CSA_READ ? detail::little_endian(access.data.data(), access.size) : 0, at);
+        else
+            csa_reply(node_.get(), &m, status,
+                      access.kind == CSA_READ ? detail::little_endian(access.data.data(), access.size) : 0, at);
         leave();
     }
 
@@ -402,7 +427,8 @@ private:
         if (!a.stream_id && !a.device_id) return ports.front().c_str();
         for (const auto& port : ports)
             for (int i = 0; i < node_->nlinks; i++)
-                if (node_->links[i].out && port == node_->links[i].port && (!a.stream_id || attribute(i, "stream_id") == a.stream_id) &&
+                if (node_->links[i].out && port == node_->links[i].port &&
+                    (!a.stream_id || attribute(i, "stream_id") == a.stream_id) &&
                     (!a.device_id || attribute(i, "device_id") == a.device_id))
                     return port.c_str();
         return nullptr;
@@ -436,8 +462,12 @@ private:
             uint64_t tag = 0;
             int missed;
             if (trans.is_read()) missed = csa_read(node_.get(), port, piece.addr, piece.size, attr, at, &tag);
-            else if (a.posted) missed = csa_post(node_.get(), port, piece.addr, piece.size, detail::little_endian(bytes, piece.size), bytes, attr, at);
-            else missed = csa_write(node_.get(), port, piece.addr, piece.size, detail::little_endian(bytes, piece.size), bytes, attr, at, &tag);
+            else if (a.posted)
+                missed = csa_post(node_.get(), port, piece.addr, piece.size, detail::little_endian(bytes, piece.size), bytes,
+                                  attr, at);
+            else
+                missed = csa_write(node_.get(), port, piece.addr, piece.size, detail::little_endian(bytes, piece.size), bytes,
+                                   attr, at, &tag);
             if (missed) { /* nothing is mapped there, or an error that ends the run */
                 ++count("decode_errors");
                 out.wait->status = CSA_DECERR;
@@ -505,7 +535,8 @@ template <unsigned WIDTH> class TargetPort : public sc_core::sc_module, public d
 public:
     tlm_utils::simple_initiator_socket<TargetPort, WIDTH> socket;
 
-    TargetPort(sc_core::sc_module_name name, Bridge& bridge, bool in_order) : sc_module(name), socket("socket"), bridge_(bridge), in_order_(in_order) {}
+    TargetPort(sc_core::sc_module_name name, Bridge& bridge, bool in_order)
+        : sc_module(name), socket("socket"), bridge_(bridge), in_order_(in_order) {}
 
     void receive(detail::Access access) override {
         ++bridge_.serving_;
@@ -582,7 +613,8 @@ private:
     std::vector<std::string> ports_;
 };
 
-template <unsigned WIDTH> tlm_utils::simple_initiator_socket<TargetPort<WIDTH>, WIDTH>& Bridge::mmio_target(const std::string& port, bool in_order) {
+template <unsigned WIDTH>
+tlm_utils::simple_initiator_socket<TargetPort<WIDTH>, WIDTH>& Bridge::mmio_target(const std::string& port, bool in_order) {
     role(port, "mmio_target");
     auto made = std::make_unique<TargetPort<WIDTH>>(sc_core::sc_gen_unique_name(port.c_str()), *this, in_order);
     auto& socket = made->socket;
@@ -591,7 +623,8 @@ template <unsigned WIDTH> tlm_utils::simple_initiator_socket<TargetPort<WIDTH>, 
     return socket;
 }
 
-template <unsigned WIDTH> tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& Bridge::mmio_initiator(std::vector<std::string> ports) {
+template <unsigned WIDTH>
+tlm_utils::simple_target_socket<InitiatorPort<WIDTH>, WIDTH>& Bridge::mmio_initiator(std::vector<std::string> ports) {
     for (const auto& port : ports) role(port, "mmio_initiator");
     auto made = std::make_unique<InitiatorPort<WIDTH>>(sc_core::sc_gen_unique_name(ports.at(0).c_str()), *this, ports);
     auto& socket = made->socket;

@@ -73,14 +73,17 @@ public:
 };
 
 template <unsigned BUSWIDTH = 64>
-class amba_pv_master_socket : public tlm::tlm_base_initiator_socket<BUSWIDTH, amba_pv_fw_transport_if, amba_pv_bw_transport_if> {
+class amba_pv_master_socket
+    : public tlm::tlm_base_initiator_socket<BUSWIDTH, amba_pv_fw_transport_if, amba_pv_bw_transport_if> {
 public:
     using tlm::tlm_base_initiator_socket<BUSWIDTH, amba_pv_fw_transport_if, amba_pv_bw_transport_if>::tlm_base_initiator_socket;
 
-    amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control, sc_core::sc_time& t) {
+    amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control,
+                        sc_core::sc_time& t) {
         return transport(tlm::TLM_READ_COMMAND, addr, data, size, control, t);
     }
-    amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control, sc_core::sc_time& t) {
+    amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control,
+                         sc_core::sc_time& t) {
         return transport(tlm::TLM_WRITE_COMMAND, addr, data, size, control, t);
     }
 
@@ -109,13 +112,16 @@ public:
 // A slave: override read() and write().
 class amba_pv_slave_base : public amba_pv_fw_transport_if {
 public:
-    virtual amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control, sc_core::sc_time& t) = 0;
-    virtual amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control, sc_core::sc_time& t) = 0;
+    virtual amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control,
+                                sc_core::sc_time& t) = 0;
+    virtual amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv_control* control,
+                                 sc_core::sc_time& t) = 0;
 
     void b_transport(amba_pv_transaction& trans, sc_core::sc_time& t) override {
         auto* extension = trans.get_extension<amba_pv_extension>();
-        const amba_pv_resp_t resp = trans.is_read() ? read(trans.get_address(), trans.get_data_ptr(), trans.get_data_length(), extension, t)
-                                                    : write(trans.get_address(), trans.get_data_ptr(), trans.get_data_length(), extension, t);
+        const amba_pv_resp_t resp =
+            trans.is_read() ? read(trans.get_address(), trans.get_data_ptr(), trans.get_data_length(), extension, t)
+                            : write(trans.get_address(), trans.get_data_ptr(), trans.get_data_length(), extension, t);
         if (extension) extension->set_resp(resp);
         trans.set_response_status(resp == AMBA_PV_DECERR   ? tlm::TLM_ADDRESS_ERROR_RESPONSE
                                   : resp == AMBA_PV_SLVERR ? tlm::TLM_GENERIC_ERROR_RESPONSE
@@ -148,7 +154,10 @@ public:
     amba_pv_slave_socket<BUSWIDTH> amba_pv_s;
     tlm_utils::simple_initiator_socket<amba_pv_to_tlm_bridge, BUSWIDTH> tlm_m;
 
-    explicit amba_pv_to_tlm_bridge(const sc_core::sc_module_name& name) : sc_module(name), amba_pv_s("amba_pv_s"), tlm_m("tlm_m") { amba_pv_s.bind(*this); }
+    explicit amba_pv_to_tlm_bridge(const sc_core::sc_module_name& name)
+        : sc_module(name), amba_pv_s("amba_pv_s"), tlm_m("tlm_m") {
+        amba_pv_s.bind(*this);
+    }
 
 private:
     void b_transport(amba_pv_transaction& trans, sc_core::sc_time& t) override {
@@ -160,7 +169,9 @@ private:
                                 : status == tlm::TLM_ADDRESS_ERROR_RESPONSE ? AMBA_PV_DECERR
                                                                             : AMBA_PV_SLVERR);
     }
-    bool get_direct_mem_ptr(amba_pv_transaction& trans, tlm::tlm_dmi& dmi) override { return tlm_m->get_direct_mem_ptr(trans, dmi); }
+    bool get_direct_mem_ptr(amba_pv_transaction& trans, tlm::tlm_dmi& dmi) override {
+        return tlm_m->get_direct_mem_ptr(trans, dmi);
+    }
     unsigned transport_dbg(amba_pv_transaction& trans) override { return tlm_m->transport_dbg(trans); }
 };
 
@@ -169,7 +180,8 @@ public:
     tlm_utils::simple_target_socket<amba_pv_from_tlm_bridge, BUSWIDTH> tlm_s;
     amba_pv_master_socket<BUSWIDTH> amba_pv_m;
 
-    explicit amba_pv_from_tlm_bridge(const sc_core::sc_module_name& name) : sc_module(name), tlm_s("tlm_s"), amba_pv_m("amba_pv_m") {
+    explicit amba_pv_from_tlm_bridge(const sc_core::sc_module_name& name)
+        : sc_module(name), tlm_s("tlm_s"), amba_pv_m("amba_pv_m") {
         tlm_s.register_b_transport(this, &amba_pv_from_tlm_bridge::b_transport);
         amba_pv_m.bind(*this);
     }
@@ -187,7 +199,8 @@ public:
     signal_master_port<STATE> signal_m;
 
     SC_HAS_PROCESS(signal_from_sc_bridge);
-    explicit signal_from_sc_bridge(const sc_core::sc_module_name& name) : sc_module(name), signal_in("signal_in"), signal_m("signal_m") {
+    explicit signal_from_sc_bridge(const sc_core::sc_module_name& name)
+        : sc_module(name), signal_in("signal_in"), signal_m("signal_m") {
         SC_METHOD(change);
         this->dont_initialize();
         this->sensitive << signal_in;
@@ -203,7 +216,8 @@ public:
     sc_core::sc_out<STATE> signal_out;
 
     SC_HAS_PROCESS(signal_to_sc_bridge);
-    explicit signal_to_sc_bridge(const sc_core::sc_module_name& name) : sc_module(name), signal_s("signal_s"), signal_out("signal_out") {
+    explicit signal_to_sc_bridge(const sc_core::sc_module_name& name)
+        : sc_module(name), signal_s("signal_s"), signal_out("signal_out") {
         signal_s.bind(*this);
         SC_METHOD(write);
         this->dont_initialize();

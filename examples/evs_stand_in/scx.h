@@ -33,7 +33,8 @@ inline void scx_parse_and_configure(int argc, char* argv[]) {
         const std::string text = std::string(argv[i]) == "-C" && i + 1 < argc ? argv[++i] : "";
         const size_t equals = text.find('=');
         auto found = equals == std::string::npos ? scx_parameters().end() : scx_parameters().find(text.substr(0, equals));
-        if (found == scx_parameters().end()) throw std::invalid_argument(std::string(argv[i]) + ": expected -C INSTANCE.NAME=VALUE of a known parameter");
+        if (found == scx_parameters().end())
+            throw std::invalid_argument(std::string(argv[i]) + ": expected -C INSTANCE.NAME=VALUE of a known parameter");
         found->second = std::strtoull(text.c_str() + equals + 1, nullptr, 0);
     }
 }

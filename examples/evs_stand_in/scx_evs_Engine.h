@@ -25,7 +25,11 @@ public:
 
     SC_HAS_PROCESS(scx_evs_Engine);
     explicit scx_evs_Engine(const sc_core::sc_module_name& name)
-        : sc_module(name), amba_pv_s("amba_pv_s"), amba_pv_m("amba_pv_m"), irq_out("irq_out"), reset_in("reset_in"),
+        : sc_module(name),
+          amba_pv_s("amba_pv_s"),
+          amba_pv_m("amba_pv_m"),
+          irq_out("irq_out"),
+          reset_in("reset_in"),
           master_id_(std::string(this->name()) + ".master_id") {
         amba_pv_s.bind(*this);
         amba_pv_m.bind(*this);
@@ -69,8 +73,10 @@ private:
         unsigned char data[kBlock];
         for (uint64_t block = 0; block < (registers_[LEN / 8] & 0xFF); block++) {
             sc_core::sc_time ahead = keeper_.get_local_time();
-            if (amba_pv_m.read(registers_[SRC / 8] + block * kBlock, data, kBlock, &control, ahead) >= amba_pv::AMBA_PV_SLVERR ||
-                amba_pv_m.write(registers_[DST / 8] + block * kBlock, data, kBlock, &control, ahead) >= amba_pv::AMBA_PV_SLVERR) {
+            if (amba_pv_m.read(registers_[SRC / 8] + block * kBlock, data, kBlock, &control, ahead) >=
+                    amba_pv::AMBA_PV_SLVERR ||
+                amba_pv_m.write(registers_[DST / 8] + block * kBlock, data, kBlock, &control, ahead) >=
+                    amba_pv::AMBA_PV_SLVERR) {
                 keeper_.set(ahead);
                 return false;
             }
@@ -82,13 +88,15 @@ private:
 
     // -- registers
 
-    amba_pv::amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv::amba_pv_control*, sc_core::sc_time&) override {
+    amba_pv::amba_pv_resp_t read(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv::amba_pv_control*,
+                                 sc_core::sc_time&) override {
         if (size != 8 || addr % 8 || addr > STATUS) return amba_pv::AMBA_PV_SLVERR;
         std::memcpy(data, &registers_[addr / 8], 8);
         return amba_pv::AMBA_PV_OKAY;
     }
 
-    amba_pv::amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv::amba_pv_control*, sc_core::sc_time&) override {
+    amba_pv::amba_pv_resp_t write(sc_dt::uint64 addr, unsigned char* data, unsigned size, const amba_pv::amba_pv_control*,
+                                  sc_core::sc_time&) override {
         if (size != 8 || addr % 8 || addr > STATUS) return amba_pv::AMBA_PV_SLVERR;
         uint64_t value;
         std::memcpy(&value, data, 8);

@@ -22,7 +22,8 @@ private:
 
     void b_transport(tlm::tlm_generic_payload& trans, sc_core::sc_time&) {
         if (trans.get_byte_enable_ptr()) return trans.set_response_status(tlm::TLM_BYTE_ENABLE_ERROR_RESPONSE);
-        if (trans.get_streaming_width() < trans.get_data_length()) return trans.set_response_status(tlm::TLM_BURST_ERROR_RESPONSE);
+        if (trans.get_streaming_width() < trans.get_data_length())
+            return trans.set_response_status(tlm::TLM_BURST_ERROR_RESPONSE);
         ++bridge_.count(trans.is_read() ? "reads" : "writes");
         transport_dbg(trans);
         trans.set_response_status(tlm::TLM_OK_RESPONSE);

@@ -3,8 +3,8 @@
 #define CSA_IMPLEMENTATION
 #include "cosim_bridge.h"
 
-using sc_core::sc_time;
 using sc_core::SC_NS;
+using sc_core::sc_time;
 
 namespace {
 
@@ -13,7 +13,9 @@ namespace {
 class Sink : public sc_core::sc_module {
 public:
     tlm_utils::simple_target_socket<Sink> bus;
-    explicit Sink(sc_core::sc_module_name name) : sc_module(name), bus("bus") { bus.register_b_transport(this, &Sink::b_transport); }
+    explicit Sink(sc_core::sc_module_name name) : sc_module(name), bus("bus") {
+        bus.register_b_transport(this, &Sink::b_transport);
+    }
 
 private:
     void b_transport(tlm::tlm_generic_payload& trans, sc_time& delay) {
@@ -33,7 +35,8 @@ private:
             seen_[2] = a->posted;
         }
         seen_[3] += trans.is_write();
-        unsigned char* at = address >= 0x8000 ? reinterpret_cast<unsigned char*>(seen_) + address % 0x20 : bytes_ + address % 0x4000;
+        unsigned char* at =
+            address >= 0x8000 ? reinterpret_cast<unsigned char*>(seen_) + address % 0x20 : bytes_ + address % 0x4000;
         if (trans.is_read()) std::memcpy(trans.get_data_ptr(), at, trans.get_data_length());
         else if (address < 0x4000) std::memcpy(at, trans.get_data_ptr(), trans.get_data_length());
     }
@@ -63,8 +66,8 @@ private:
         if (!good) bridge_.fail(std::string("check failed: ") + what);
     }
 
-    Answer go(tlm::tlm_command command, uint64_t address, void* data, unsigned size, std::function<void(tlm::tlm_generic_payload&)> set = nullptr,
-              unsigned ahead_ns = 0) {
+    Answer go(tlm::tlm_command command, uint64_t address, void* data, unsigned size,
+              std::function<void(tlm::tlm_generic_payload&)> set = nullptr, unsigned ahead_ns = 0) {
         tlm::tlm_generic_payload trans;
         sc_time delay(ahead_ns, SC_NS);
         const sc_time begin = sc_core::sc_time_stamp();
@@ -75,15 +78,18 @@ private:
         trans.set_streaming_width(size);
         if (set) set(trans);
         socket->b_transport(trans, delay);
-        return {trans.get_response_status(), static_cast<uint64_t>((sc_core::sc_time_stamp() - begin) / sc_time(1, SC_NS)), delay};
+        return {trans.get_response_status(), static_cast<uint64_t>((sc_core::sc_time_stamp() - begin) / sc_time(1, SC_NS)),
+                delay};
     }
-    Answer write(uint64_t address, uint64_t value, std::function<void(tlm::tlm_generic_payload&)> set = nullptr, unsigned ahead_ns = 0) {
+    Answer write(uint64_t address, uint64_t value, std::function<void(tlm::tlm_generic_payload&)> set = nullptr,
+                 unsigned ahead_ns = 0) {
         return go(tlm::TLM_WRITE_COMMAND, address, &value, 8, std::move(set), ahead_ns);
     }
     uint64_t read(uint64_t address) {
         uint64_t value = ~uint64_t(0);
         const Answer answer = go(tlm::TLM_READ_COMMAND, address, &value, 8);
-        expect(answer.status == tlm::TLM_OK_RESPONSE && answer.ns == 70 && answer.delay == sc_core::SC_ZERO_TIME, "a read takes two latencies");
+        expect(answer.status == tlm::TLM_OK_RESPONSE && answer.ns == 70 && answer.delay == sc_core::SC_ZERO_TIME,
+               "a read takes two latencies");
         return value;
     }
     static std::function<void(tlm::tlm_generic_payload&)> with(std::optional<uint64_t> stream, uint32_t attr, bool posted) {
@@ -107,7 +113,8 @@ private:
         uint64_t value = 0;
         expect(write(0x10, 0x1122334455667788).ns == 70 && read(0x10) == 0x1122334455667788, "what was written is read");
         Answer answer = go(tlm::TLM_READ_COMMAND, 0x12, &value, 2, nullptr, 5);
-        expect(value == 0x5566 && answer.ns == 75 && answer.delay == sc_core::SC_ZERO_TIME, "an annotated delay comes before the request");
+        expect(value == 0x5566 && answer.ns == 75 && answer.delay == sc_core::SC_ZERO_TIME,
+               "an annotated delay comes before the request");
         answer = go(tlm::TLM_READ_COMMAND, 0x6000, &value, 8);
         expect(answer.ns == 80, "a target's wait and delay come before the completion");
     }
@@ -115,24 +122,29 @@ private:
     void responses() {
         uint64_t value = 1;
         expect(write(0x4000, 0).status == tlm::TLM_GENERIC_ERROR_RESPONSE, "SLVERR is a generic error");
-        expect(go(tlm::TLM_READ_COMMAND, 0x5000, &value, 8).status == tlm::TLM_ADDRESS_ERROR_RESPONSE && value == 1, "DECERR is an address error");
+        expect(go(tlm::TLM_READ_COMMAND, 0x5000, &value, 8).status == tlm::TLM_ADDRESS_ERROR_RESPONSE && value == 1,
+               "DECERR is an address error");
         const Answer nowhere = write(0x100000, 0, nullptr, 4);
-        expect(nowhere.status == tlm::TLM_ADDRESS_ERROR_RESPONSE && nowhere.ns == 0 && nowhere.delay == sc_time(4, SC_NS), "an unmapped address is an address error");
+        expect(nowhere.status == tlm::TLM_ADDRESS_ERROR_RESPONSE && nowhere.ns == 0 && nowhere.delay == sc_time(4, SC_NS),
+               "an unmapped address is an address error");
         expect(go(tlm::TLM_IGNORE_COMMAND, 0x10, &value, 8).status == tlm::TLM_OK_RESPONSE, "an ignored command does nothing");
         tlm::tlm_generic_payload trans;
         tlm::tlm_dmi dmi;
         trans.set_address(0x10);
         trans.set_data_ptr(reinterpret_cast<unsigned char*>(&value));
         trans.set_data_length(8);
-        expect(!socket->get_direct_mem_ptr(trans, dmi) && socket->transport_dbg(trans) == 0, "DMI and debug access are refused");
+        expect(!socket->get_direct_mem_ptr(trans, dmi) && socket->transport_dbg(trans) == 0,
+               "DMI and debug access are refused");
     }
 
     void identities() {
         expect(write(0x9000, 0, with(17, 4, false)).ns == 100, "a StreamID chooses the port of its link");
         expect(read(0x8000) == 4 && read(0x8008) == 1017 && read(0x8010) == 0, "the receiver sees attributes and StreamID");
-        expect(write(0x9000, 0, with(99, 3, false)).status == tlm::TLM_ADDRESS_ERROR_RESPONSE, "a StreamID of no link is refused");
+        expect(write(0x9000, 0, with(99, 3, false)).status == tlm::TLM_ADDRESS_ERROR_RESPONSE,
+               "a StreamID of no link is refused");
         const Answer posted = write(0x9000, 0, with(std::nullopt, 3, true), 2);
-        expect(posted.status == tlm::TLM_OK_RESPONSE && posted.ns == 0 && posted.delay == sc_time(2, SC_NS), "a posted write does not wait");
+        expect(posted.status == tlm::TLM_OK_RESPONSE && posted.ns == 0 && posted.delay == sc_time(2, SC_NS),
+               "a posted write does not wait");
         wait(2, SC_NS);
         expect(read(0x8000) == 3 && read(0x8008) == 16 && read(0x8010) == 1, "a posted write arrives as one");
     }
@@ -169,7 +181,8 @@ public:
     tlm_utils::simple_target_socket<Clocked> regs;
     sc_core::sc_out<bool> irq;
     SC_HAS_PROCESS(Clocked);
-    Clocked(sc_core::sc_module_name name, cosim::Bridge& bridge) : sc_module(name), regs("regs"), irq("irq"), clock_("clock", 1, SC_NS) {
+    Clocked(sc_core::sc_module_name name, cosim::Bridge& bridge)
+        : sc_module(name), regs("regs"), irq("irq"), clock_("clock", 1, SC_NS) {
         regs.register_b_transport(this, &Clocked::b_transport);
         bridge.promise([this, &bridge] { return left_ ? bridge.now() : cosim::NEVER; });
         if (sc_core::sc_trace_file* file = bridge.waves()) sc_core::sc_trace(file, irq, "irq");
