@@ -50,7 +50,6 @@ struct Design {
 class Clocked {
 public:
     uint64_t grants = 0, idle_grants = 0; /* idle: the clock stood still throughout, and no input was there */
-    uint64_t clock_stops = 0;
 
     /* `period` in ps, a multiple of 4; the clock is low. */
     Clocked(csa &node, Design &design, uint64_t period) : node_(node), design_(design), period_(period), quarter_(period / 4) {
@@ -134,7 +133,7 @@ private:
             due_ = at + period_;
         } else if (!busy) {
             running_ = false;
-            ++clock_stops;
+            if (uint64_t *stops = csa_count(&node_, "clock_stops")) ++*stops;
         }
     }
     /* The next own event without an input; what it sends is stamped with the edge a quarter later. */

@@ -211,7 +211,6 @@ public:
 
     void serve() {
         clocked_.serve();
-        count("clock_stops") = clocked_.clock_stops;
         printf("end at %llu ps after %llu grants, %llu of them idle\n", (unsigned long long)node.now,
                (unsigned long long)clocked_.grants, (unsigned long long)clocked_.idle_grants);
     }

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def up(folder: Path, argv: str, name: str) -> dict[str, Any]:
+def up(folder: Path, argv: str, name: str, status: int = 0) -> dict[str, Any]:
     """`cosim up --wave` of the topology with another line for the timer; the result."""
     assert ROW in PAGE
     text = (
@@ -59,8 +59,8 @@ def up(folder: Path, argv: str, name: str) -> dict[str, Any]:
         text=True,
         timeout=110,
     )
-    assert done.returncode == 0, done.stderr
-    assert "3 interrupts" in done.stdout
+    assert done.returncode == status, done.stderr
+    assert ("3 interrupts" in done.stdout) == (status == 0)
     return result(folder / name)
 
 
@@ -96,6 +96,21 @@ def test_the_page_s_timer_is_fit_and_of_one_digest(folder: Path, monkeypatch: py
     cocotb, bare = up(folder, "[python, start.py]", "cocotb"), up(folder, "[obj_dir/Vtimer]", "bare")
     assert cocotb["digest"] == bare["digest"]
     assert (folder / "cocotb" / "waves" / "timer.fst").exists() and (folder / "bare" / "waves" / "timer.vcd").exists()
+
+
+@needs("icarus")
+def test_a_run_that_fails_leaves_its_waveforms(folder: Path, tmp_path: Path) -> None:
+    """The software raises at its second interrupt; the FST is finished: its header block tells the end of time."""
+    shutil.copytree(folder, tmp_path / "fails", ignore=shutil.ignore_patterns("obj_dir", "cocotb", "bare"))
+    driver = tmp_path / "fails" / "driver.py"
+    line = '            self.count["interrupts"] += 1\n'
+    assert line in driver.read_text()
+    driver.write_text(driver.read_text().replace(line, line + '            assert self.count["interrupts"] < 2\n'))
+    up(tmp_path / "fails", "[python, start.py]", "run", status=3)
+    data = (tmp_path / "fails" / "run" / "waves" / "timer.fst").read_bytes()
+    kind, length, _begin, end = data[0], *(int.from_bytes(data[n : n + 8], "big") for n in (1, 9, 17))
+    assert (kind, length) == (0, 329)
+    assert 1_500_000 < end < 3_000_000
 
 
 @needs("icarus")
