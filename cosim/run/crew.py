@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Limits(NamedTuple):
         return self.join_s or 30.0 + 1.0 * workers
 
 
-class Crew:
+class Crew(ABC):
     """The workers of one host, and their hub.
 
     Args:
@@ -68,10 +69,11 @@ class Crew:
         self._cpu: dict[int, tuple[int, float]] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
+    @abstractmethod
     def _note(self, event: str, **fields: Any) -> None:
         """Write to the log."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _show(self, kind: str, **data: Any) -> None:
         """Show to who looks at the run."""
 

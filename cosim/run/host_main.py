@@ -117,7 +117,12 @@ class HostCrew(Crew):
         self._order = order
 
     def _note(self, event: str, **fields: Any) -> None:
-        sys.stderr.write(f"{self._order.name}: {event} {fields}\n")
+        shown = "".join(f" {name}={value}" for name, value in fields.items())
+        sys.stderr.write(f"{self._order.name}: {event}{shown}\n")
+
+    def _show(self, kind: str, **data: Any) -> None:
+        if "text" in data:
+            self._note(data["text"])
 
     async def serve(self, group: anyio.abc.TaskGroup) -> int:
         """Start the workers, serve the hub to its end; returns the exit status."""

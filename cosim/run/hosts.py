@@ -24,10 +24,10 @@ from cosim.errors import InternalError, PeerError, UsageError
 from cosim.run.hublink import ProcessHub, hub_order
 from cosim.run.rundir import RunDir
 from cosim.run.supervisor import END_TIMEOUT_S, Supervisor
-from cosim.topo.schema import DeploySpec
 
 if TYPE_CHECKING:
     from cosim.link.keys import RunKeys
+    from cosim.topo.schema import DeploySpec
 
 LOCAL = "local"
 POLL_S = 0.1

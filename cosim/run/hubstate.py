@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cosim.run.hubparts import HubLink, Journal, SideRecords
 Emit = Callable[[list[Any]], None]
 
 
-class HubState:
+class HubState(ABC):
     """State of a run at the hub.
 
     Args:
@@ -109,7 +110,7 @@ class HubState:
         """Events, grants and messages so far."""
         return self.events, self.grants, self.messages
 
-    def _pulse(self, now: float) -> None:
+    def _pulse(self, now: float) -> None:  # noqa: B027  most hubs have nothing to do there
         """Called again and again while the hub waits for final reports."""
 
     def _worker_name(self, group: tuple[int, ...]) -> str:
@@ -120,11 +121,16 @@ class HubState:
         if self._stop is None:
             self._stop = reason
 
+    # Of the hub at work, for its parts:
+
+    @abstractmethod
     def _take(self, identity: bytes, data: bytes) -> None:
-        raise NotImplementedError
+        """Account for a frame."""
 
+    @abstractmethod
     def _take_commands(self) -> None:
-        raise NotImplementedError
+        """Do what the supervisor asks."""
 
+    @abstractmethod
     def _send(self, worker: int, frame: bytes) -> None:
-        raise NotImplementedError
+        """Send to a worker; one that can't be reached is told to the supervisor."""
