@@ -23,6 +23,7 @@ from tests.support.runs import cosim, result
 MEMORY = EXAMPLES / "systemc_memory" / "memory.cpp"
 EVS = EXAMPLES / "evs_stand_in" / "fvp_node.cpp"
 PROBE = HERE / "systemc_probe.cpp"
+AMBA_PROBE = HERE / "systemc_amba_probe.cpp"
 SYSTEMC_PAGE = (ROOT / "docs" / "attach-systemc.md").read_text()
 FLAGS = "-O0"
 
@@ -154,6 +155,13 @@ def test_the_bridge_from_inside(tmp_path: Path, program: Build) -> None:
     counters = {"probe.checks": 29, "probe.decode_errors": 1, "probe.refused_identities": 1}
     assert ps["counters"] == fs["counters"] == counters
     assert ps["digest"] == fs["digest"]
+
+
+@needs_systemc
+def test_amba_pv_attributes_from_inside(tmp_path: Path, program: Build) -> None:
+    """AxPROT goes both ways between AMBA-PV's control and the bus, the master's ID chooses the port, responses come back."""
+    counters = probe(program(AMBA_PROBE), tmp_path, "checks")["counters"]
+    assert counters == {"probe.checks": 19, "probe.refused_identities": 1}
 
 
 @needs_systemc
