@@ -17,7 +17,6 @@ import struct
 from typing import NamedTuple
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 UNKNOWN = "unknown (it was gone when it could be asked)"
 """Address of a peer whose connection ended in front of the gate."""
@@ -37,6 +36,7 @@ _GATE = (
     (0x06, 0, 0, 0xFFFF),  # let through
 )
 
+_EVENT = struct.Struct("=HI")
 _FAILED = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
@@ -90,6 +90,14 @@ def address_text(address: tuple[str | int, ...]) -> str:
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
 
+def _next_event(monitor: zmq.Socket[bytes]) -> tuple[int, int]:
+    """Number and value of the next event (zmq_socket_monitor(3)); zmq.Again when there is none. pyzmq's own function would load
+    asyncio."""
+    event, _endpoint = monitor.recv_multipart(zmq.NOBLOCK)
+    kind, value = _EVENT.unpack(event)
+    return kind, value
+
+
 class Monitor:
     """The connections of a listening ROUTER; `take` goes on with what libzmq has told."""
 
@@ -104,10 +112,9 @@ class Monitor:
         ended: list[Ended] = []
         while True:
             try:
-                event = recv_monitor_message(self.socket, zmq.NOBLOCK)
+                kind, value = _next_event(self.socket)
             except zmq.Again:
                 return ended
-            kind, value = event["event"], event["value"]
             if kind == zmq.Event.ACCEPTED:
                 self.addresses[value] = _admit(value)
             elif kind in _FAILED:
@@ -170,10 +177,10 @@ class Connection:
         """Go on with what libzmq has told."""
         while True:
             try:
-                event = recv_monitor_message(self.socket, zmq.NOBLOCK)
+                kind, _value = _next_event(self.socket)
             except zmq.Again:
                 return
-            self._take(event["event"])
+            self._take(kind)
 
     def _take(self, kind: int) -> None:
         if kind == zmq.Event.HANDSHAKE_SUCCEEDED:
