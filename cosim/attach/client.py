@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import msgpack
 
-from cosim.attach.plan import AttachPlan, KindRow, LinkRow, PlanError, may_carry
+from cosim.attach.plan import DELIVER, AttachPlan, KindRow, LinkRow, PlanError, may_carry
 from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
 from cosim.core.message import ATTR_NONSECURE, ATTR_PRIVILEGED, DECERR, MMIO, OKAY, POWER, SLVERR, Kind, Record
 from cosim.core.time import NEVER
@@ -155,7 +155,7 @@ class AttachClient:
             "ports": dict(ports),
             "lookahead_ps": lookahead_ps,
             "quantum_ps": quantum_ps,
-            "caps": list(caps),
+            "caps": [DELIVER, *caps],
             "model": dict(model or {}),
             "token": token,
         }
@@ -252,29 +252,43 @@ class AttachClient:
 
     def wait(self) -> Grant | None:
         """Block until the next grant; None at the end of the run (the node's report is on its way then)."""
-        frame = self._receive(None)
-        assert frame is not None
-        if frame.type is FrameType.BYE:
-            report = msgpack.packb([dict(self.count), self._epochs], use_bin_type=True)
-            self._send(encode(FrameType.BYE, frame.body[0], report))
-            return None
-        if frame.type is not FrameType.GRANT:
-            raise AttachError("order", f"GRANT or BYE must come, not {frame.type.name}")
-        seq, bound, batches = frame.body
-        self._grant_seq += 1
-        if seq != self._grant_seq or bound < self._begun:
-            raise AttachError(
-                "sequence", f"GRANT must have number {self._grant_seq} and go forward, not {seq} to {bound} ps"
-            )
+        seq = bound = 0
+        while not seq:  # a grant of number 0 only delivers
+            frame = self._receive(None)
+            assert frame is not None
+            if frame.type is FrameType.BYE:
+                self._send(encode(FrameType.BYE, frame.body[0], self._report()))
+                return None
+            if frame.type is not FrameType.GRANT:
+                raise AttachError("order", f"GRANT or BYE must come, not {frame.type.name}")
+            seq, bound, batches = frame.body
+            if seq and (seq != self._grant_seq + 1 or bound < self._begun):
+                wanted = self._grant_seq + 1
+                raise AttachError(
+                    "sequence", f"GRANT must have number {wanted} and go forward, not {seq} to {bound} ps"
+                )
+            self._deliver(batches)
+        self._grant_seq = seq
+        self.stop = bound
+        self._open_grant = True
+        return Grant(self, bound)
+
+    def _report(self) -> bytes:
+        """The final report: counters, and what they were at each epoch."""
+        try:
+            report: bytes = msgpack.packb([dict(self.count), self._epochs], use_bin_type=True)
+        except OverflowError:
+            wide = [f"{name} ({hex(n)[:24]})" for name, n in self.count.items() if not -(1 << 63) <= n < 1 << 64]
+            raise AttachError("report", f"a counter must fit in 64 bits, not {', '.join(wide)}") from None
+        return report
+
+    def _deliver(self, batches: tuple[tuple[int, bytes], ...]) -> None:
         try:
             for _worker, blob in batches:
                 for record in unpack_records(blob):
                     self._keep(record)
         except WireError as error:
             raise AttachError("bad-frame", str(error)) from None
-        self.stop = bound
-        self._open_grant = True
-        return Grant(self, bound)
 
     def _keep(self, record: Record) -> None:
         link, row = self._links.get(record.link), self._kinds.get(record.kind)
@@ -421,18 +435,8 @@ class AttachClient:
         event = max(event, reached)
         batches = [(0, 0, 0, pack_records(self._outbox))] if self._outbox else []
         side = msgpack.packb(self._side, use_bin_type=True) if self._side else None
-        self._send(
-            encode(
-                FrameType.DONE,
-                self._grant_seq,
-                reached,
-                event,
-                min(NEVER, max(out, event)),
-                self._events,
-                batches,
-                side,
-            )
-        )
+        body = (self._grant_seq, reached, event, min(NEVER, max(out, event)), self._events, batches, side)
+        self._send(encode(FrameType.DONE, *body))
         self._begun = reached
         self.now = max(self.now, reached)
         self._outbox, self._side, self._events, self._open_grant = [], [], 0, False

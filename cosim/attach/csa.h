@@ -195,7 +195,8 @@ int csa_complain(const csa *c);
 /* Whether bytes are a frame (0) or not (-1, `error` of 320 bytes says why); type may be NULL. Bytes of any kind are safe. */
 int csa_check_frame(const void *data, size_t size, int *type, char *error);
 int csa_check_blob(const void *data, size_t size, char *error);
-/* Take a GRANT or BYE frame, or the plan of a WELCOME, as csa_wait and csa_open do; for tests. 0 (1: a grant) or -1. */
+/* Take a GRANT or BYE frame, or the plan of a WELCOME, as csa_wait and csa_open do; for tests. 0 (1: a grant, 2: only inputs of
+ * the next one) or -1. */
 int csa_take_frame(csa *c, const void *data, size_t size);
 int csa_take_plan(csa *c, const void *data, size_t size);
 csa_value csa_int(uint64_t value);
@@ -965,7 +966,8 @@ static void csa__put_hello(csa__out *o, const char *name, const char *token, con
     csa__put_str(o, "quantum_ps");
     csa__put_int(o, quantum_ps);
     csa__put_str(o, "caps");
-    csa__put_array(o, (uint32_t)csa__ncaps);
+    csa__put_array(o, (uint32_t)csa__ncaps + 1);
+    csa__put_str(o, "deliver");
     for (i = 0; i < csa__ncaps; i++) csa__put_str(o, csa__caps[i]);
     csa__put_str(o, "model");
     csa__put_map(o, 1);
@@ -1111,11 +1113,12 @@ int csa_ready(csa *c, uint64_t next_event, uint64_t next_out) {
 static int csa__take_grant(csa *c, csa__in *in) {
     csa_value head, blob;
     csa__in inner;
-    uint64_t bound;
+    uint64_t seq, bound;
     uint32_t i;
-    if (csa__uint(in) != ++c->grant) csa__bad(in, "sequence: a GRANT must have the next number");
+    seq = csa__uint(in); /* 0: it only delivers */
+    if (seq && seq != ++c->grant) csa__bad(in, "sequence: a GRANT must have the next number");
     bound = csa__uint(in);
-    if (bound < c->begun) csa__bad(in, "sequence: a GRANT must not go back");
+    if (seq && bound < c->begun) csa__bad(in, "sequence: a GRANT must not go back");
     while (c->ntaken) c->spare[c->nspare++] = c->taken[--c->ntaken];
     if (csa__want(in, CSA_T_ARRAY, &head)) return -1;
     for (i = 0; i < head.size; i++) {
@@ -1127,8 +1130,10 @@ static int csa__take_grant(csa *c, csa__in *in) {
         inner.bad = NULL;
         if (csa__take_blob(c, &inner)) return csa__bad(in, inner.bad);
     }
-    c->stop = bound;
-    c->granted = 1;
+    if (seq) {
+        c->stop = bound;
+        c->granted = 1;
+    }
     return 0;
 }
 
@@ -1178,7 +1183,7 @@ int csa_take_frame(csa *c, const void *data, size_t size) {
     csa__array(&in, (uint32_t)strlen(csa__shape(type)));
     if (type == CSA_GRANT) {
         if (c->granted) return csa__fail(c, "order: a GRANT must not come before the answer to the last");
-        status = csa__take_grant(c, &in) ? -1 : 1;
+        status = csa__take_grant(c, &in) ? -1 : c->granted ? 1 : 2;
     } else if (type == CSA_BYE)
         status = csa__bye(c, &in);
     else
@@ -1189,12 +1194,15 @@ int csa_take_frame(csa *c, const void *data, size_t size) {
 
 int csa_wait(csa *c) {
     zmq_msg_t frame;
-    int status = -1;
+    int status;
     if (c->error[0]) return -1;
     if (c->over) return 0;
-    zmq_msg_init(&frame);
-    if (!csa__receive(c, &frame, -1)) status = csa_take_frame(c, zmq_msg_data(&frame), zmq_msg_size(&frame));
-    zmq_msg_close(&frame);
+    do {
+        status = -1;
+        zmq_msg_init(&frame);
+        if (!csa__receive(c, &frame, -1)) status = csa_take_frame(c, zmq_msg_data(&frame), zmq_msg_size(&frame));
+        zmq_msg_close(&frame);
+    } while (status == 2);
     return status;
 }
 

@@ -23,6 +23,9 @@ MMIO_TARGET, MMIO_INITIATOR, WIRE_ROLE, POWER_ROLE, CHANNEL = (
     "channel:",
 )
 
+DELIVER = "deliver"
+"""Capability of a node that takes grants of sequence number 0, which only deliver."""
+
 _REQUESTS = frozenset((MMIO.Read.code, MMIO.Write.code, MMIO.WritePosted.code))
 _ANSWERS = frozenset((MMIO.Completion.code,))
 

@@ -271,7 +271,7 @@ class Session:
 
     def survivors(self) -> list[int]:
         """Processes that were started by the node and live: its group, and what has its environment."""
-        return sorted(pid for pid in _pids() if self.token_path in _environ(pid))
+        return processes_with(self.token_path)
 
     def hang_up(self) -> None:
         """Close the connection, as a hub that is gone."""
@@ -411,8 +411,10 @@ class Session:
         return f"#{record.seq} sent at {record.arrival - link.latency} ps by {link.src_port}: {kind!r} {fields}"
 
 
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+def processes_with(text: bytes) -> list[int]:
+    """Processes that have `text` in their environment, by pid; no zombies."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return sorted(pid for pid in pids if text in _environ(pid))
 
 
 def _environ(pid: int) -> bytes:

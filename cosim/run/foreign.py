@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from cosim.attach.plan import (
+    DELIVER,
     MMIO_INITIATOR,
     MMIO_TARGET,
     POWER_ROLE,
@@ -91,7 +92,7 @@ class Foreign:
         limit = external["wall_limit_ms"]
         self.stall_s: float = stall_s if limit is None else limit / 1000
         self.wait_s: float = external["wait_ms"] / 1000
-        self.joined = False
+        self.joined, self.whole = False, True  # whole: each of its grants must be one frame
         self.off_at = NEVER
         self.messages = 0
         self.end_time = 0
@@ -142,9 +143,9 @@ class Foreign:
         self._check_ports(options.get("ports"))
         caps = options.get("caps")
         if self.external.get("wave") and not (type(caps) is tuple and "wave" in caps):
-            raise Refusal("wave", f"caps in HELLO must have 'wave', since this run wants waveforms of it, not {_show(caps)}")
+            raise Refusal("wave", f"caps in HELLO must have 'wave': this run wants waveforms of it, not {_show(caps)}")
         self._check_times(options.get("lookahead_ps", 0), options.get("quantum_ps", 0))
-        self.joined = True
+        self.joined, self.whole = True, not (type(caps) is tuple and DELIVER in caps)
         return self._attach_plan().to_msgpack()
 
     def _check_ports(self, ports: Any) -> None:

@@ -226,7 +226,8 @@ class Hub(Telling):
         for worker, seq, bound in self.barrier.grants():
             if worker in self._foreign:
                 self._foreign[worker].granted(self._blobs[worker])
-            frames = grant_frames(seq, bound, self._blobs[worker], whole=worker in self._foreign)
+            whole = worker in self._foreign and self._foreign[worker].whole
+            frames = grant_frames(seq, bound, self._blobs[worker], whole=whole)
             if self._arrival[worker] < self._next[worker]:
                 self._next[worker] = self._arrival[worker]
             self._blobs[worker] = []

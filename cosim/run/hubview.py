@@ -105,6 +105,7 @@ class Telling(Faults):
 
     def _farewell(self, reason: str) -> None:
         """BYE to every worker that can still answer; collect their final reports."""
+        self.journal.flush()  # reports may be long in coming, and this process may be killed meanwhile
         deadline = time.monotonic() + BYE_TIMEOUT_S
         if not self._errors and reason not in ("stop", "error"):
             deadline += 60  # a good end is worth waiting for on a loaded machine

@@ -24,7 +24,9 @@ def seeds() -> list[bytes]:
     attach = json.loads((VECTORS / "attach.json").read_text())
     texts = [entry["hex"] for entry in frames["frames"] + frames["blobs"]]
     texts += [attach["plan"], attach["hello"], attach["welcome"]]
-    texts += [step[key] for step in attach["session"] for key in ("grant", "done", "bye", "report") if key in step]
+    texts += [
+        step[key] for step in attach["session"] for key in ("grant", "deliver", "done", "bye", "report") if key in step
+    ]
     return [bytes.fromhex(text) for text in texts]
 
 

@@ -69,7 +69,8 @@ def session() -> list[dict[str, Any]]:
             ).hex(),
         },
         {
-            "grant": encode(FrameType.GRANT, 3, 1_000_000, [(2, pack_records([off]))]).hex(),
+            "deliver": encode(FrameType.GRANT, 0, 0, [(2, pack_records([off]))]).hex(),
+            "grant": encode(FrameType.GRANT, 3, 1_000_000, []).hex(),
             "take": ["completion 0 2"],
             "done": encode(FrameType.DONE, 3, 1_000_000, NEVER, NEVER, 2, [], None).hex(),
         },
@@ -88,7 +89,7 @@ def vectors() -> dict[str, Any]:
         "ports": {"regs": "mmio_target", "dma": "mmio_initiator", "irq": "wire"},
         "lookahead_ps": 0,
         "quantum_ps": 1000,
-        "caps": [],
+        "caps": ["deliver"],
         "model": {"model": "1"},
         "token": "secret",
     }
