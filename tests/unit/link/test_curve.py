@@ -177,7 +177,7 @@ def test_bytes_of_a_stranger_are_refused(rig: Rig, data: bytes, reason: str) -> 
 @pytest.mark.parametrize("linger", [(0, 0), (1, 0)], ids=["close", "reset"])
 def test_a_scanner_is_named_however_it_leaves(rig: Rig, linger: tuple[int, int]) -> None:
     """Who connects and closes or resets at once is told by its address."""
-    for _ in range(3):
+    for _ in range(2):
         scanner = rig.raw()
         address = f"127.0.0.1:{scanner.getsockname()[1]}"
         scanner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", *linger))
