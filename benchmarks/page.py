@@ -254,6 +254,8 @@ def _targets(rows: list[Row], peers: dict[str, Any] | None, runs: dict[str, Any]
         check(f"start-up of 24 processes by {how}, CPU s until ready", seconds, value(start, "up_cpu_s"), False)
         check(f"private memory of a worker by {how}, MiB", size, value(memory, "rate"), False)
     check("compute, 2 workers over 1", 1.7, ratio(find("compute", 8, "2"), find("compute", 8, "1"), "rate"), True)
+    both, alone = find("working", None, "2"), find("working", None, "1")
+    check("scale.yaml with work on each PE, 2 workers over 1", 1.5, ratio(both, alone, "rate"), True)
     for kind in ("vlpi", "vsgi"):
         for place in ("2", "0"):
             by_pes = {

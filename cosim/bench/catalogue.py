@@ -10,8 +10,8 @@ from cosim.bench.harness import FAST, Case
 from cosim.errors import UsageError
 from cosim.topo.placement import parse_workers
 
-WORKLOADS = ("barrier", "pingpong", "fanout", "sparse", "mmio", "interrupts", "startup", "memory", "compute")
-"""W1 to W8, and W1 with work."""
+WORKLOADS = ("barrier", "pingpong", "fanout", "sparse", "mmio", "interrupts", "startup", "memory", "compute", "working")
+"""W1 to W8, W1 with work, W6 with work."""
 
 
 def cases(

@@ -33,8 +33,8 @@ STORM = ("nodes.software.sgi_storm:short", "nodes.software.sgi_storm:long")
 TESTS = {"vlpi": "vlpi.smmute", "vsgi": "vsgi.ipi"}
 
 
-def machine(kind: str, pes: int, workers: str, many: bool) -> Plan:
-    """The plan of a run with few or with many interrupts.
+def machine(kind: str, pes: int, workers: str, many: bool | str, vcpus: int = VCPUS) -> Plan:
+    """The plan of a run with few or with many interrupts, of vSGIs also by the name of the program that sends them.
 
     Raises:
         TopologyError: there is no machine of so many PEs.
@@ -43,12 +43,12 @@ def machine(kind: str, pes: int, workers: str, many: bool) -> Plan:
     from cosim.topo.load import load
     from cosim.topo.resolve import resolve
 
-    sets = {"pes": str(pes), "vcpus": str(min(pes, VCPUS))}
+    sets = {"pes": str(pes), "vcpus": str(min(pes, vcpus))}
     if kind == "vlpi":
-        sets["smmute_transactions"] = str(TRANSACTIONS[many])
+        sets["smmute_transactions"] = str(TRANSACTIONS[bool(many)])
     topology = find_topology("rdn2cfg1" if pes <= CFG1_PES else "scale")
     plan = resolve(load(topology), sets=sets, tests=(TESTS[kind],), workers=workers).plan
-    return plan if kind == "vlpi" else _with_storm(plan, STORM[many])
+    return plan if kind == "vlpi" else _with_storm(plan, many if isinstance(many, str) else STORM[many])
 
 
 def _with_storm(plan: Plan, program: str) -> Plan:
@@ -70,7 +70,13 @@ def delivered(sample: Sample, kind: str) -> int:
 
 def case(pes: int, workers: str, link: str, operations: int = 0, kind: str = "vlpi") -> Case:
     """One row; how many interrupts there are is fixed."""
-    few_plan, many_plan = (machine(kind, pes, workers, many) for many in (False, True))
+    few, many = (machine(kind, pes, workers, many) for many in (False, True))
+    return paired(f"interrupts-{kind}", kind, (few, many), pes, workers, link)
+
+
+def paired(name: str, kind: str, plans: tuple[Plan, Plan], pes: int, workers: str, link: str) -> Case:
+    """A row measured by two runs: with few interrupts of that kind, and with many."""
+    few_plan, many_plan = plans
 
     warm: list[float] = []
 
@@ -105,4 +111,4 @@ def case(pes: int, workers: str, link: str, operations: int = 0, kind: str = "vl
         )
 
     link = MEMORY if workers == IN_PROCESS else link
-    return Case(f"interrupts-{kind}", len(many_plan.nodes), workers, link, UNIT, run, TRANSACTIONS[1])
+    return Case(name, len(many_plan.nodes), workers, link, UNIT, run, TRANSACTIONS[1])

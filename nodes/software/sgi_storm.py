@@ -14,8 +14,8 @@ from nodes.software import gicv3, ipi, shared
 POLL_PS = 5_000_000
 """Simulated time between two looks at the other CPUs' records."""
 POLLS = 10_000
-SHORT, LONG = 2, 402
-"""Rounds of `short` and `long`: what two runs differ by is the cost of the rounds between."""
+SHORT, MIDDLE, LONG = 2, 12, 402
+"""Rounds of `short`, `middle` and `long`: what two runs differ by is the cost of the rounds between."""
 
 
 class _Storm(ipi._Sender):
@@ -51,4 +51,5 @@ def _with_rounds(rounds: int) -> Callable[[Cpu, str, dict[str, Any]], Awaitable[
 
 
 short = _with_rounds(SHORT)
+middle = _with_rounds(MIDDLE)
 long = _with_rounds(LONG)
