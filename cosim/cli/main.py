@@ -23,6 +23,7 @@ COMMANDS = {
     "regs": "cosim.cli.regs:regs",
     "lspci": "cosim.cli.lspci:lspci",
     "conform": "cosim.cli.conform:conform",
+    "replay": "cosim.cli.replay:replay",
     "render": "cosim.cli.render:render",
     "host": "cosim.cli.host:host",
     "export": "cosim.cli.export:export",

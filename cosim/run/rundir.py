@@ -1,7 +1,7 @@
 """The run directory: ``runs/NAME/TIMESTAMP`` with a link ``latest``, or the one that was asked for; mode 0700.
 
-Contents: result.json, latencies.csv, registers.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl, journal/,
-workers/ (what workers wrote to stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
+Contents: result.json, latencies.csv, registers.json, digests.json, plan.json, topology.yaml, console/GUEST.log, log.jsonl,
+journal/, workers/ (what workers wrote to stderr), run.json (how to reach a running run). A run that failed leaves all that it had.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +21,8 @@ from cosim.errors import UsageError
 from cosim.link.base import IPC_PATH_MAX
 
 LATEST = "latest"
+DIGESTS_FILE = "digests.json"
+"""{node: [messages consumed, digest in hex]}, of a run that came to its end."""
 _SOCKET_ROOM = len("/cosim-12345678/control")
 
 
@@ -102,6 +105,12 @@ def unwritable(path: Path, error: OSError) -> UsageError:
 def registers_text(registers: list[tuple[str, dict[str, dict[str, int]], str]]) -> str:
     """registers.json, {node: {block: {register: value}}}, one line a node; from [node, blocks, fault] entries."""
     lines = [f"{json.dumps(node)}: {json.dumps(blocks)}" for node, blocks, _fault in sorted(registers)]
+    return "{" + ",\n ".join(lines) + "}\n"
+
+
+def digests_text(nodes: Mapping[str, Mapping[str, Any]]) -> str:
+    """digests.json, one line a node; from the nodes of a hub's report."""
+    lines = [f"{json.dumps(name)}: {json.dumps([n['count'], n['digest'].hex()])}" for name, n in sorted(nodes.items())]
     return "{" + ",\n ".join(lines) + "}\n"
 
 

@@ -31,7 +31,7 @@ from cosim.run.limits import room_for
 from cosim.run.logging import RunLog
 from cosim.run.metrics import Metrics
 from cosim.run.outcome import Outcome
-from cosim.run.rundir import RunDir, registers_text, remove_socket_dir, socket_dir
+from cosim.run.rundir import DIGESTS_FILE, RunDir, digests_text, registers_text, remove_socket_dir, socket_dir
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
@@ -271,6 +271,7 @@ class Supervisor(Crew):
             self._attempt(lambda: self.directory.write("registers.json", registers_text(report["registers"])))
         if report is not None and report["complete"]:
             self._attempt(lambda: self.directory.write(TRAFFIC_FILE, self._traffic(report).text()))
+            self._attempt(lambda: self.directory.write(DIGESTS_FILE, digests_text(report["nodes"])))
         self._attempt(lambda: self.directory.write("latencies.csv", self.outcome.pairing.csv()))
         self._attempt(self.directory.close)
         for error in list(self.outcome.errors):
