@@ -77,6 +77,12 @@ from cosim.cli.common import entries, parse_sets
     "--stall-limit", default=30.0, show_default=True, metavar="SECONDS", help="Wall-clock limit of one grant; 0 is off."
 )
 @click.option(
+    "--no-limit",
+    multiple=True,
+    metavar="NODE",
+    help="No such limit for this node, which stands in a debugger; may be repeated.",
+)
+@click.option(
     "--join-limit",
     default=0.0,
     metavar="SECONDS",
@@ -164,6 +170,7 @@ async def _up(options: dict[str, Any]) -> int:
             "profile",
             "start",
             "metrics",
+            "no_limit",
         )
     }
     async with launch(

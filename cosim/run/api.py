@@ -19,7 +19,7 @@ import anyio
 
 from cosim.engines.registry import make_engine
 from cosim.errors import Interrupted, UsageError
-from cosim.run.attached import with_waves
+from cosim.run.attached import with_waves, without_limits
 from cosim.run.crew import Limits
 from cosim.run.hosts import LOCAL, HostLimits, HostsSupervisor, placing_of
 from cosim.run.metrics import library, parse_address
@@ -122,6 +122,7 @@ async def launch(
     profile: str | os.PathLike[str] | None = None,
     start: str = "fork",
     wave: bool | Sequence[str] = (),
+    no_limit: Sequence[str] = (),
     metrics: str | None = None,
 ) -> AsyncIterator[Run]:
     """Start a run; on leaving the context it is ended if it still runs.
@@ -144,6 +145,7 @@ async def launch(
         profile: a run (its directory, or a topology's name) whose measured traffic decides which nodes share a worker.
         start: "fork" (workers are forked by a process that has imported their code) or "exec" (each starts from nothing).
         wave: external nodes that write waveforms into waves/ of the run directory; True: all. A node that can't ends the run.
+        no_limit: nodes for which `stall_limit_s` does not hold, nor for others of their worker: one in a debugger.
         metrics: "ADDRESS:PORT" at which Prometheus may scrape the run's figures; None is nowhere. See docs/deploy.md.
         link: "fast" (ZMTP by the main thread), "zmq" (libzmq) or "tcp" (libzmq with CURVE) between workers and hub; never
             changes results.
@@ -182,12 +184,12 @@ async def launch(
     address = None if metrics is None else parse_address(metrics)
     if address is not None:
         library()
-    plan = with_waves(resolved.plan, wave)
+    plan = without_limits(with_waves(resolved.plan, wave), no_limit)
     placing = placing_of(plan, resolved.deploy, engine, engine_options or {}, listen)
     directory = RunDir.create(plan.name, Path(run_dir) if run_dir is not None else None)
     directory.write("plan.json", plan.to_dict())
     directory.write("topology.yaml", resolved.topology_yaml)
-    limits = Limits(stall_limit_s, join_limit_s)
+    limits = Limits(stall_limit_s, join_limit_s, tuple(no_limit))
     supervisor: Supervisor
     if placing is not None:
         supervisor = HostsSupervisor(

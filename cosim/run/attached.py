@@ -51,6 +51,27 @@ def with_waves(plan: Plan, wave: bool | Sequence[str]) -> Plan:
     return plan._replace(nodes=tuple(nodes))
 
 
+def without_limits(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan, in which no wall-clock limit holds for a grant of the external nodes among `names`.
+
+    Raises:
+        UsageError: a name is not that of a node.
+    """
+    unknown = sorted(set(names) - {node.name for node in plan.nodes})
+    if unknown:
+        raise UsageError(
+            f"--no-limit must name nodes of {plan.name}, not {', '.join(unknown)}",
+            code="no-limit",
+            where="--no-limit",
+            next_step="`cosim check TOPOLOGY` prints their names",
+        )
+    nodes = (
+        n._replace(external={**n.external, "wall_limit_ms": 0}) if n.external and n.name in names else n
+        for n in plan.nodes
+    )
+    return plan._replace(nodes=tuple(nodes)) if names else plan
+
+
 class Group:
     """A process that leads a group: signals reach all of it, and its end is the end of all of it."""
 

@@ -22,10 +22,12 @@ SCHEMES = {"fast": "ipc", "zmq": "zmq+ipc"}
 
 
 class Limits(NamedTuple):
-    """Wall-clock limits in seconds: for a grant (0 is off), and for all workers to be ready (0: by their number)."""
+    """Wall-clock limits in seconds: for a grant (0 is off), and for all workers to be ready (0: by their number). Workers that host
+    a node in `free` may take as long as they like for a grant."""
 
     stall_s: float = 30.0
     join_s: float = 0.0
+    free: tuple[str, ...] = ()
 
     def join_deadline(self, workers: int) -> float:
         """The join deadline; it grows with the number of workers."""
@@ -174,6 +176,10 @@ class Crew(ABC):
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
         if self.in_process:
             return  # one process: its threads share the caller's clock, and the caller can see
+        hosted = [self.plan.nodes[n].name for n in self.plan.groups[self.served[worker]]]
+        if not set(hosted).isdisjoint(self.limits.free):
+            await self._hub.command("release", worker)
+            return
         child = self._child(worker)
         cpu, state = (0.0, "unknown") if child is None else child.cpu_and_state()
         if self._cpu.get(worker, (-1, 0.0))[0] != sim_time_ps:
@@ -185,14 +191,14 @@ class Crew(ABC):
         if child is not None and state != "S" and cpu - before < limit:
             await self._hub.command("release", worker)
             return
-        nodes = ", ".join(self.plan.nodes[n].name for n in self.plan.groups[self.served[worker]][:4])
+        nodes = ", ".join(hosted[:4])
         error = {
             "what": f"{nodes} must answer a grant within {limit:.0f} s, and has not for {seconds:.0f} s "
             f"(process state {state}, {cpu - before:.1f} s of CPU since)",
             "node": first.name,
             "sim_time_ps": sim_time_ps,
             "where": f"worker w{self.served[worker]}, pid {child.pid if child is not None else 'unknown'}",
-            "next_step": "look at that process (py-spy dump, gdb); a longer limit is --stall-limit (or wall_limit of an "
-            "external node), 0 switches it off",
+            "next_step": "look at that process (py-spy dump, gdb) or replay it (cosim replay); a longer limit is --stall-limit (or "
+            f"wall_limit of an external node), 0 switches it off; --no-limit {first.name} does so for it alone",
         }
         await self._hub.command("stalled", worker, since, error)  # no effect when the answer has come meanwhile

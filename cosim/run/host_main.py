@@ -109,7 +109,7 @@ class HostCrew(Crew):
 
     def __init__(self, order: HostOrder, folder: Path, sockets: Path, hub: ProcessHub, welcome: dict[str, Any]) -> None:
         plan = Plan.from_dict(welcome["plan"])
-        limits = Limits(welcome["stall_s"], welcome["join_timeout_s"])
+        limits = Limits(welcome["stall_s"], welcome["join_timeout_s"], tuple(welcome["free"]))
         served = plan.hosts[welcome["host"]].workers
         super().__init__(plan, folder, limits, welcome["link"], welcome["start"], served)
         self._hub = hub

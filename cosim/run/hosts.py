@@ -128,6 +128,7 @@ class HostsSupervisor(Supervisor):
         join = self.limits.join_deadline(len(self.plan.groups))
         orders = {
             "stall_s": self.limits.stall_s,
+            "free": list(self.limits.free),
             "join_timeout_s": join,
             "link": "fast" if self.link == "tcp" else self.link,
             "start": self.start,

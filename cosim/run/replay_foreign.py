@@ -100,6 +100,12 @@ class ForeignReplay:
                 self._start()
                 self._join()
                 return self._drive()
+            except Difference as found:
+                if not self._own:
+                    self._say(
+                        f"it differs from the run at {found.time_ps} ps: {found.what}; it is left to its debugger"
+                    )
+                raise
             finally:
                 self._end()
                 self._link.close()
@@ -147,6 +153,8 @@ class ForeignReplay:
         process = self._process
         if process is None:
             return
+        if not self._own:
+            process.wait()  # the debugger ends when its user says so
         for pid in processes_with(str(self._folder / "token").encode()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
