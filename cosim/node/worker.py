@@ -25,6 +25,7 @@ from cosim.core.codec import (
     unpack_records,
 )
 from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
+from cosim.core.message import KINDS, RecordTuple
 from cosim.core.plan import WorkerPlan
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
@@ -36,6 +37,7 @@ SIDE_BYTES = 4 << 20
 """Most bytes of side records in one frame: far below what a frame may have."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
+_WIDEST = 1 << 64
 
 
 class Socket(Protocol):
@@ -71,6 +73,16 @@ def _packed(side: list[Any]) -> list[bytes]:
     return _packed(side[:half]) + _packed(side[half:])
 
 
+def _saturated(value: Any) -> Any:
+    """A counter in a live view: of one that does not fit in 64 bits, the run says so at its end."""
+    return min(max(value, -_WIDEST // 2), _WIDEST - 1) if isinstance(value, int) else 0
+
+
+def _brief(value: Any) -> str:
+    text = hex(value) if isinstance(value, int) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _traceback() -> str:
     """The traceback of the exception being handled; of what a model raised in set-up, not of the fault made of it."""
     import traceback  # with what it imports, 3 ms of a start that has no error to show
@@ -89,6 +101,7 @@ class Worker:
         self.nodes: list[Node] = []
         self.kernel: Kernel
         self._worker_of: dict[int, int] = {}
+        self._ends: dict[int, LinkEnd] = {}
         self._seq = 0
 
     def serve(self) -> int:
@@ -127,6 +140,7 @@ class Worker:
             except Exception as error:
                 raise ModelFault(node.name, 0, f"{type(error).__name__}: {error}", "model-load") from error
         ends = {k.id: LinkEnd(k.src, k.dst, k.latency, plan.worker_of[k.dst]) for k in plan.links}
+        self._ends = ends
         self.kernel = Kernel(plan.worker, self.nodes, ends, plan.reactions, plan.returns)
         for step in ("connect", "setup", "boot"):
             for model in self.nodes:
@@ -156,6 +170,9 @@ class Worker:
             elif frame.type is FrameType.QUERY:
                 self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status(frame.body[1])))
             elif frame.type is FrameType.BYE:
+                fault = self._unfit_counter()
+                if fault is not None:
+                    return self._fail(fault, "")
                 self.socket.send(encode(FrameType.BYE, frame.body[0], self._final()))
                 for node in self.nodes:
                     node.stop()
@@ -175,17 +192,17 @@ class Worker:
                 kernel.take(unpack_records(blob) if records is None else records, worker, self._worker_of)
             if not seq:
                 return 0
-            report = kernel.grant(bound)
+            done = self._done(seq, kernel.grant(bound))
         except ModelFault as fault:
             return self._fail(fault, _traceback())
-        except WireError:
+        except (WireError, LinkClosed):
             raise
         except Exception as error:
             node = kernel.current
             name, now = (node.name, kernel.now) if node is not None else (self.name, kernel.now)
             wrapped = ModelFault(name, now, f"{type(error).__name__}: {error}")
             return self._fail(wrapped, _traceback())
-        self.socket.send(self._done(seq, report))
+        self.socket.send(done)
         return 0
 
     def _done(self, seq: int, report: Report) -> bytes:
@@ -193,13 +210,37 @@ class Worker:
         batches = []
         for worker, arrival, wake, records in found:
             if len(records) <= BLOB_RECORDS:
-                batches.append((worker, arrival, wake, pack_records(records)))
+                batches.append((worker, arrival, wake, self._blob(records)))
             else:
                 for first in range(0, len(records), BLOB_RECORDS):
-                    batches.append((worker, arrival, wake, pack_records(records[first : first + BLOB_RECORDS])))
+                    batches.append((worker, arrival, wake, self._blob(records[first : first + BLOB_RECORDS])))
         return encode(
             _DONE, seq, now, next_event, next_out, events, batches, self._side() if self.kernel.noted else None
         )
+
+    def _blob(self, records: list[RecordTuple]) -> bytes:
+        try:
+            return pack_records(records)
+        except OverflowError:
+            for record in records:
+                try:
+                    pack_records([record])
+                except OverflowError:
+                    end, kind = self._ends[record[2]], KINDS[record[3]]
+                    name = self.kernel.nodes[end.src].name
+                    text = f"integers in a message must fit in 64 bits, not those of {kind!r} {record[4]!r:.200}"
+                    raise ModelFault(name, record[0] - end.latency, text, "bad-send") from None
+            raise
+
+    def _unfit_counter(self) -> ModelFault | None:
+        """What is wrong with the counters of a node, at the end and at its epochs; None: nothing."""
+        for node in self.nodes:
+            for table in (node.count, *(table for _number, table in node.epochs)):
+                for name, value in table.items():
+                    if not (isinstance(value, int) and -_WIDEST // 2 <= value < _WIDEST):
+                        text = f"counter {name} must be an integer that fits in 64 bits, not {_brief(value)}"
+                        return ModelFault(node.name, self.kernel.now, text, "bad-counter")
+        return None
 
     def _side(self) -> bytes | None:
         """The side records so far; what is too much for one frame goes ahead in LOG frames."""
@@ -230,6 +271,9 @@ class Worker:
         for node in self.nodes:
             try:
                 blocks, fault = node.snapshot(), ""
+                for block, values in blocks.items():
+                    if wide := [register for register, value in values.items() if not 0 <= value < _WIDEST]:
+                        raise ValueError(f"{wide[0]} of {block} must fit in 64 bits")
             except Exception as error:
                 blocks, fault = {}, f"{type(error).__name__}: {error}"
             if blocks or fault:
@@ -239,7 +283,7 @@ class Worker:
     def _status(self, registers: int) -> bytes:
         waits = [[n.name, task, what, daemon] for n in self.nodes for task, what, daemon in n.scheduler.waits()]
         clocks = [[n.name, n.now] for n in self.nodes]
-        counters = [[n.name, dict(n.count)] for n in self.nodes]
+        counters = [[n.name, {name: _saturated(v) for name, v in n.count.items()}] for n in self.nodes]
         packed: bytes = msgpack.packb(
             [clocks, waits, counters, self._registers() if registers else []], use_bin_type=True
         )
