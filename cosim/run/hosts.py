@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 POLL_S = 0.1
+WORDS_GRACE_S, REPORT_GRACE_S = 0.05, 20.0
+"""How long what a host has said last may be on its way when its command has ended: badly, well."""
 LOST_GRACE_S = 1.0
 """How long a host's end is waited for when its connection has ended: its exit status says more."""
 
@@ -168,10 +170,15 @@ class HostsSupervisor(Supervisor):
         while True:
             for end in await self._engine.poll():
                 self._exits[end.name] = end
-                if not self._ending:
-                    await anyio.sleep(0.05)  # what it said last is on its way through the hub
-                    await self._hub.command("lost", self._number[end.name], _how(end))
+                assert self._group is not None
+                self._group.start_soon(self._tell, end)
             await anyio.sleep(POLL_S)
+
+    async def _tell(self, end: Exit) -> None:
+        """Tell the root's hub of a command that has ended. One that ended well has said BYE; its report may be long."""
+        await anyio.sleep(REPORT_GRACE_S if end.status == 0 else WORDS_GRACE_S)
+        if not self._ending:
+            await self._hub.command("lost", self._number[end.name], _how(end))
 
     async def _lost(self, worker: int, text: str) -> None:
         """The root's connection to a host has ended: say how its command did, if it did."""
