@@ -25,6 +25,9 @@ from cosim.run.spawn import Child, child_environment
 PYTHON = "python"
 """First word of an argv that stands for the interpreter that runs cosim."""
 
+REFUSALS = frozenset(("version", "token", "unknown-name", "ports", "wave", "options", "lookahead", "quantum"))
+"""Codes of errors after which a node has been told REFUSED (docs/protocol.md); "duplicate" is told to another one."""
+
 
 def with_waves(plan: Plan, wave: bool | Sequence[str]) -> Plan:
     """The plan, in which the external nodes that `wave` names (True: all) write waveforms.

@@ -23,7 +23,7 @@ from cosim.core.plan import Plan
 from cosim.core.time import fmt
 from cosim.errors import CosimError, InternalError, Interrupted, NodeError, PeerError, UsageError
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
-from cosim.run.attached import Attached, ForeignChild
+from cosim.run.attached import REFUSALS, Attached, ForeignChild
 from cosim.run.control import serve
 from cosim.run.crew import SCHEMES, Crew, Limits
 from cosim.run.hublink import ProcessHub, ThreadHub, hub_order
@@ -35,6 +35,8 @@ from cosim.run.rundir import DIGESTS_FILE, RunDir, digests_text, registers_text,
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
+REFUSED_TIMEOUT_S = 2.0
+"""How long a foreign node that was refused may take to say so and end."""
 REFUSALS_SHOWN = 50
 """Refusals of one address that are logged."""
 LINKS = (*SCHEMES, "tcp")
@@ -255,6 +257,11 @@ class Supervisor(Crew):
             for child in self.children:
                 if not self.outcome.errors or (isinstance(child, ForeignChild) and child.wave):
                     await child.wait()  # after an error only for what still closes its waveforms
+        refused = {error.node for error in self.outcome.errors if error.code in REFUSALS}
+        with anyio.move_on_after(REFUSED_TIMEOUT_S):
+            for child in self.children:
+                if isinstance(child, ForeignChild) and child.name in refused:
+                    await child.wait()  # it prints why
         for child in self.children:
             child.close()
 

@@ -72,6 +72,13 @@ def main(fault: str) -> int:
     options: dict[str, Any] = {}
     if fault == "name":
         os.environ["COSIM_NAME"] = "somebody"
+    elif fault == "slow-name":
+        os.environ["COSIM_NAME"] = "somebody"
+        try:
+            return serve(fault)
+        except client.AttachError as error:
+            time.sleep(0.7)
+            sys.exit(str(error))
     elif fault == "token":
         path = Path(os.environ["COSIM_RUN_DIR"]) / "other.token"
         path.write_text("00112233445566778899aabbccddeeff\n")

@@ -103,6 +103,15 @@ def test_a_fault_in_hello(tmp_path: Path, fault: str) -> None:
     assert f"{rule}:" in (tmp_path / "run" / "workers" / "memory.log").read_text()
 
 
+def test_a_refused_node_may_take_a_moment_to_say_so(tmp_path: Path) -> None:
+    """A node that is slow to print why it was refused is not killed before; the run ends with it, not at a limit."""
+    began = time.monotonic()
+    code, _err, _got = run(small(tmp_path, "slow-name"), tmp_path / "run")
+    assert code == 4
+    assert "unknown-name:" in (tmp_path / "run" / "workers" / "memory.log").read_text()
+    assert time.monotonic() - began < 2 * LIVENESS_S
+
+
 def test_a_lookahead_below_the_topologys(tmp_path: Path) -> None:
     """A node that promises less than the topology counts on is refused."""
     code, err, got = run(small(tmp_path, "none", reaction=", reaction: 5ns"), tmp_path / "run")
