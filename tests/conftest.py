@@ -4,6 +4,8 @@
   run; tests that draw at random take the fixture `seed`.
 - Hypothesis: profile "ci" draws the same examples each time; "dev", the default, draws new ones.
   `HYPOTHESIS_PROFILE` chooses. No deadlines: a loaded machine must not fail a test.
+- Side by side (`pytest -n 2 --dist loadgroup`): tests that share a fixture of their module, or the network and the daemons
+  of `tests/hosts`, go to one process, in their order; all others to whichever is free.
 - Leaks: a test that leaves a child process, a grandchild or an open socket fails, and what it left is
   killed so that it can't disturb the next one.
 """
@@ -25,6 +27,8 @@ _GRACE_S = float(os.environ.get("COSIM_TEST_GRACE_S", "5"))
 
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
 _SEED = int(os.environ.get("COSIM_TEST_SEED") or (1 if _PROFILE == "ci" else random.SystemRandom().getrandbits(31)))
+
+os.environ["COSIM_TEST_SEED"] = str(_SEED)  # the processes of pytest-xdist draw as the one that prints it
 
 settings.register_profile(
     "ci", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -50,6 +54,24 @@ mark_descendants()
 def pytest_report_header() -> list[str]:
     """The seeds, for whoever has to repeat this run."""
     return [f"cosim: COSIM_TEST_SEED={_SEED} HYPOTHESIS_PROFILE={_PROFILE}"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the tests that have to be in one process, before pytest-xdist looks at the names."""
+    for item in items:
+        if (group := _group(item)) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """What a test shares with others: the network of all hosts, a fixture made once for its module, or nothing."""
+    module = item.nodeid.partition("::")[0]
+    if module.startswith("tests/hosts/"):
+        return "hosts"
+    info = getattr(item, "_fixtureinfo", None)
+    found = (definition for every in info.name2fixturedefs.values() for definition in every) if info else ()
+    return module if any(d.scope != "function" and d.baseid == module for d in found) else None
 
 
 @pytest.fixture(scope="session")

@@ -68,3 +68,22 @@ def test_a_clean_test_passes_and_the_header_names_the_seed(tmp_path: Path) -> No
     result = run_pytest(tmp_path, body)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "COSIM_TEST_SEED=" in result.stdout
+
+
+def test_tests_that_share_something_are_run_by_one_process() -> None:
+    """A fixture made once for its module, or the network of hosts, keeps its tests together; others go where there is room."""
+    picked = ["tests/hosts/test_batch_script.py", "tests/machine/test_host_boot.py", "tests/unit/test_errors.py"]
+    code = (
+        "import pytest\n"
+        "class Names:\n"
+        "    def pytest_collection_finish(self, session):\n"
+        "        for item in session.items:\n"
+        "            marks = [m.args[0] for m in item.iter_markers('xdist_group')]\n"
+        "            print('group', item.nodeid.partition('::')[0], *marks)\n"
+        f"pytest.main({['-q', '--collect-only', '-p', 'no:cacheprovider', *picked]!r}, plugins=[Names()])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    groups = {tuple(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("group ")}
+    assert groups == {(picked[0], "hosts"), (picked[1], picked[1]), (picked[1],), (picked[2],)}, (
+        done.stdout + done.stderr
+    )
