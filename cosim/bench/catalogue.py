@@ -34,7 +34,7 @@ def cases(
         UsageError: no such workload; a placement or size that can't be.
     """
     short = {f"w{number}": full for number, full in enumerate(WORKLOADS, 1)}
-    full = short.get(name, name)
+    full = short.get(name.lower(), name.lower())
     if full not in WORKLOADS:
         raise UsageError(
             f"benchmark must be one of {', '.join(WORKLOADS)} (w1 to w{len(WORKLOADS)}) or all, not {name!r}",
