@@ -142,12 +142,13 @@ class HostBarrier(Barrier):
         self._left[host] = out._replace(dst=host)
 
     def close(self) -> HostReport:
-        """The answer to the root's grant, once `idle`."""
-        assert self.idle, "a host reports when none of its workers has work below its cap"
+        """The answer to the root's grant, once `idle`; or earlier, when nobody runs: with too much to hand to the root."""
+        assert not (self._joining or self._running), "a host reports when none of its workers runs"
         workers = range(len(self._own))
+        need = min(self._slots[w].need() for w in workers)
         return HostReport(
-            min(self._bound(w)[0] for w in workers),
-            min(self._slots[w].need() for w in workers),
+            min(need, *(self._bound(w)[0] for w in workers)),
+            need,
             min(self.base(w) for w in workers),
             [self._left[host] for host in sorted(self._left)],
         )

@@ -88,6 +88,7 @@ class HostHub(Hub):
         self._inputs: list[Entry] = []  # of grants that only deliver
         self._outbox: dict[int, list[Entry]] = {}
         self._outbox_bytes = 0
+        self._outbox_arrival = NEVER
 
     # -- where it differs from the hub of a run on one machine ---------------------------------------------------------
 
@@ -151,7 +152,9 @@ class HostHub(Hub):
         if now >= self._next_beat and self._stop != ORPHANED:
             self._next_beat = now + HEARTBEAT_S
             self._send_side()
-            beat = pack_beat(self._seq, self._horizon(), max(self._now), self._figures())
+            # What waits to go to other hosts will make them act from its arrival on.
+            horizon = min(self._horizon(), self._outbox_arrival)
+            beat = pack_beat(self._seq, horizon, max(self._now), self._figures())
             self._root.send(encode(FrameType.STATUS, HEARTBEAT, beat))
 
     def _sorted(self, source: Callable[[], list[list[Any]]]) -> list[list[Any]]:
@@ -216,7 +219,7 @@ class HostHub(Hub):
         """Answer the root's grant: nobody here may run any more, or too much waits to go."""
         report = self.barrier.close()
         batches = [batch for host in sorted(self._outbox) for batch in pack_parcels(host, self._outbox[host])]
-        self._outbox, self._outbox_bytes, self._open = {}, 0, False
+        self._outbox, self._outbox_bytes, self._outbox_arrival, self._open = {}, 0, NEVER, False
         sides = self._sides()
         for part in sides[:-1]:
             self._root.send(encode(FrameType.LOG, part))
@@ -278,6 +281,7 @@ class HostHub(Hub):
             if index is None:
                 self._outbox.setdefault(self._host_of[dst], []).append(Entry(dst, number, arrival, wake, blob))
                 self._outbox_bytes += len(blob)
+                self._outbox_arrival = min(self._outbox_arrival, arrival)
             else:
                 self._blobs[index].append((number, blob))
                 self._arrival[index] = min(self._arrival[index], arrival)

@@ -13,7 +13,7 @@ from cosim.core.barrier import Barrier, Grant, Out
 from cosim.core.bounds import Distances
 from cosim.core.digest import NodeDigest
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, LinkEnd, Report
-from cosim.core.message import Record
+from cosim.core.message import Record, RecordTuple
 from cosim.core.time import NEVER
 from tests.property.models import build
 from tests.property.reference import Consumed, Outcome
@@ -64,8 +64,8 @@ class Cluster:
                 self.nodes[i].start(kernel)
                 self.logs[i] = kernel.digests[i] = Log()
             self.kernels.append(kernel)
-        self.inbox: list[list[tuple[int, list[Record]]]] = [[] for _ in placement]
-        self.running: dict[int, tuple[Grant, int, list[tuple[int, list[Record]]]]] = {}
+        self.inbox: list[list[tuple[int, list[RecordTuple]]]] = [[] for _ in placement]
+        self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
         self.told: dict[int, int] = {}
         self.granted = 0
 

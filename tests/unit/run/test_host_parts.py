@@ -108,7 +108,8 @@ def test_every_node_has_one_place(data: st.DataObject) -> None:
     pairs = data.draw(st.lists(st.tuples(nodes, nodes, st.integers(1, 10**6)), max_size=30))
     hosts = [Host(f"h{n}") for n in range(data.draw(st.integers(1, min(4, count))))]
     rules: list[Rule] = data.draw(st.sampled_from([[], [Rule("n0", hosts[-1].name), Rule("n?", hosts[0].name)]]))
-    workers: str | int = data.draw(st.sampled_from(["per-node", 1, 2]))
+    choices: list[str | int] = ["per-node", 1, 2]
+    workers = data.draw(st.sampled_from(choices))
     machine = plan(count, pairs)
     try:
         found = place_on_hosts(machine, hosts, rules, workers, [])
