@@ -32,9 +32,9 @@ from cosim.errors import PeerError, UsageError
 
 RESULT_LIMIT_S = 5.0
 """For the result of a task that has finished to be fetched."""
-STOP_WAIT_S = 0.8
+STOP_WAIT_S = 0.5
 """For the Dask workers to be told, and for the commands to end. One that can't be reached has a lease."""
-CLOSE_WAIT_S = 0.4
+CLOSE_WAIT_S = 0.3
 """For the client to take its leave of the scheduler."""
 
 

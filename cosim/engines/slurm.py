@@ -31,7 +31,7 @@ STEP = "srun"
 """Name of the step among `Programs`, when the engine runs inside an allocation."""
 FINAL_WAIT_S = 2.0
 """From the end of a job to its slots' exit files: a shared file system may be late."""
-STOP_WAIT_S = 1.0
+STOP_WAIT_S = 0.6
 """From scancel to the end of all slots; what takes longer, or can't be reached, ends without being waited for."""
 COMMAND_LIMIT_S = 30.0
 
@@ -280,6 +280,8 @@ class SlurmEngine:
             while self._left and time.monotonic() < deadline:
                 self._from_files()
                 await anyio.sleep(0.05)
+            if self._left:  # srun would wait for the task of a node that is cut off
+                await self._run(["scancel", "--full", "--signal=KILL", self._job])
         for file in self._folder.glob("*.credential"):
             file.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from cosim.engines.programs import Programs
 from cosim.engines.slot import order
 from cosim.errors import UsageError
 
-STOP_GRACE_S = 1.0
+STOP_GRACE_S = 0.6
 """For the clients to end after their stdin has. One that is killed then has told its launcher, if anything can: the launcher
 ends the command without it."""
 

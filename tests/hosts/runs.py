@@ -104,11 +104,12 @@ def until_none(network: Network, limit_s: float) -> float:
 
 
 class SlowRun:
-    """rdn2cfg1 over two hosts by ssh, started at once."""
+    """rdn2cfg1 over two hosts by ssh, all of whose processes are there."""
 
     def __init__(self, service: Any, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._process = up(service, "ssh", run_dir, "h1,h2")
+        wait_simulating(self._process, run_dir)  # what started later would be taken for a leak of the test beside it
 
     def finish(self) -> tuple[int, dict[str, Any]]:
         """Wait for the end; exit status and result."""
