@@ -336,7 +336,10 @@ class Expander:
         names: dict[str, Any],
         path: Path,
     ) -> None:
-        latency = self.span(spec.latency, names, (*path, "latency"))
+        try:
+            latency = self.span(spec.latency, names, (*path, "latency"))
+        except _Skip:
+            latency = 0  # reported; what overlaps is found all the same
         attributes = self.fill(spec.attributes, names, (*path, "attributes"))
         for index, key in enumerate(spec.regions):
             place = (*path, "regions", index)
@@ -352,7 +355,7 @@ class Expander:
                     link = links[region.target] = LinkItem(
                         item.port, region.target, latency, True, attributes, path, bus=True
                     )
-                elif (link.latency, link.attributes) != (latency, attributes):
+                elif latency and link.latency and (link.latency, link.attributes) != (latency, attributes):
                     self.report(
                         f"regions of {'.'.join(region.target)} must be seen with one latency and the same attributes, as at "
                         f"{self.source.text.where(link.path)}",
