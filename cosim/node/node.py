@@ -174,8 +174,9 @@ class Node:
     _ports: ClassVar[dict[str, Port]] = {}
     counters: ClassVar[tuple[str, ...]] = ()
     """Counters that are reported also when they are 0."""
-    parameters: ClassVar[Mapping[str, type]] = {}
-    """Names and types (int, bool, str, list, dict) of the parameters that a topology may give; empty: not checked."""
+    parameters: ClassVar[Mapping[str, type | range | tuple[Any, ...]]] = {}
+    """Names of the parameters that a topology may give, with their types (int, bool, str, list, dict), the range of integers
+    or the tuple of values that are allowed; checked when the topology is loaded. Empty: not checked."""
     promising: ClassVar[bool] = False
     """Whether this class overrides `promise`; the kernel asks only those."""
 
@@ -245,6 +246,11 @@ class Node:
                 f"{self.name} ({type(self).__name__}) has no port {name!r} (link {link.id}); it has: {have}"
             )
         return port
+
+    @classmethod
+    def conflicts(cls, params: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What is wrong with parameters that are right one by one: names, and what they "must be". Asked at load."""
+        return ()
 
     def setup(self) -> None:
         """Read parameters, make state, register what ports serve. No messages may be sent here."""

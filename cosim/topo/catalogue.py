@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
+from typing import Any
 
 from cosim.node.node import Node, Port
 from cosim.node.ports import Channel, MmioInitiator, MmioTarget
@@ -60,15 +61,24 @@ class Catalogue:
                 raise ModelUnavailable(f"{name} is not a subclass of cosim.api.Node")
             self._ports[model] = dict(found._ports)
             self._parameters[model] = dict(found.parameters)
+            self._conflicts[model] = found.conflicts
         return self._ports[model]
 
     @cached_property
-    def _parameters(self) -> dict[str, dict[str, type]]:
+    def _parameters(self) -> dict[str, dict[str, type | range | tuple[Any, ...]]]:
         return {}
 
-    def parameters(self, model: str) -> dict[str, type]:
+    def parameters(self, model: str) -> dict[str, type | range | tuple[Any, ...]]:
         """Parameters that the class declares, after `ports` has loaded it; empty: it takes whatever comes."""
         return self._parameters.get(model, {})
+
+    @cached_property
+    def _conflicts(self) -> dict[str, Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]]:
+        return {}
+
+    def conflicts(self, model: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What the class finds wrong with parameters of the right types, as (name, text), after `ports` has loaded it."""
+        return list(self._conflicts[model](params)) if model in self._conflicts else []
 
 
 def allowed(model: str, prefixes: Sequence[str]) -> bool:

@@ -22,6 +22,18 @@ def _is_a(value: Any, expected: type) -> bool:
     return isinstance(value, expected) and (expected is not int or not isinstance(value, bool))
 
 
+def _misfit(value: Any, expected: type | range | tuple[Any, ...]) -> tuple[str, str]:
+    """Code of the error, and what the value must be; both empty when it is."""
+    if isinstance(expected, tuple):
+        fine = any(type(value) is type(choice) and value == choice for choice in expected)
+        return ("", "") if fine else ("parameter-choice", f"one of {', '.join(map(repr, expected))}")
+    if isinstance(expected, range):
+        if not _is_a(value, int):
+            return "wrong-type", f"an integer in {expected[0]}..{expected[-1]}"
+        return ("", "") if value in expected else ("parameter-limit", f"in {expected[0]}..{expected[-1]}")
+    return ("", "") if _is_a(value, expected) else ("wrong-type", _NAMES[expected])
+
+
 class Checker:
     """Checks a machine; errors go to the expander's list.
 
@@ -185,15 +197,20 @@ class Checker:
             )
 
     def _parameters(self) -> None:
-        """Names and types of what `params` gives, where the model declares what it takes."""
+        """Names, types and ranges of what `params` gives, where the model declares what it takes; then what goes together."""
         said: set[tuple[Any, ...]] = set()
         for name, model in self.models.items():
             declared = self.catalogue.parameters(model)
             node = self.nodes[name]
+            fits_all = True
             for key, value in node.params.items() if declared else ():
                 path = (*node.path, "params", key)
                 expected = declared.get(key)
-                if path in said or (expected is not None and _is_a(value, expected)):
+                code, wanted = ("", "") if expected is None else _misfit(value, expected)
+                if expected is not None and not code:
+                    continue
+                fits_all = False
+                if path in said:
                     continue
                 said.add(path)
                 if expected is None:
@@ -205,11 +222,12 @@ class Checker:
                         next_step=did_you_mean(key, declared),
                     )
                 else:
-                    self.report(
-                        f"parameter {key} of a {node.kind} must be {_NAMES[expected]}, not {value!r}",
-                        path,
-                        code="wrong-type",
-                    )
+                    self.report(f"parameter {key} of a {node.kind} must be {wanted}, not {value!r}", path, code=code)
+            for key, text in self.catalogue.conflicts(model, node.params) if fits_all else ():
+                path = (*node.path, "params", key)
+                if path not in said:
+                    said.add(path)
+                    self.report(f"parameter {key} of a {node.kind} {text}", path, code="parameter-conflict")
 
     def _tests(self) -> None:
         for name, test in self.source.spec.tests.items():

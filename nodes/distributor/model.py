@@ -35,12 +35,12 @@ class Distributor(Node):
     kind = "distributor"
     parameters = {
         "affinities": list,
-        "spis": int,
-        "gic_version": str,
-        "id_bits": int,
-        "vpe_bits": int,
+        "spis": range(SPI_LAST - SPI_BASE + 2),
+        "gic_version": ("3", "4.0", "4.1"),
+        "id_bits": range(14, 25),
+        "vpe_bits": range(1, 17),
         "two_security_states": bool,
-        "priority_bits": int,
+        "priority_bits": range(4, 9),
         "nassgi_cap": bool,
         "rwp_ps": int,
     }

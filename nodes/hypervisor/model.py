@@ -11,10 +11,10 @@ vits_commands, vits_command_errors; vgic_reserved_accesses, vmm_unknown_accesses
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
-from nodes.hypervisor.experiment import Experiment
+from nodes.hypervisor.experiment import BREAKS, BROKEN_VCPU, Experiment
 from nodes.hypervisor.host.node import HostNode
 
 COUNTERS = ("exits", "exits_sgi_trap", "exits_irq", "lr_injections", "lr_injections_other", "host_lpis")
@@ -30,7 +30,6 @@ class Hypervisor(HostNode):
         "mpidrs": list,
         "gicd": int,
         "gicr": int,
-        "gicr_stride": int,
         "its": list,
         "smmu": int,
         "ecam": int,
@@ -38,31 +37,31 @@ class Hypervisor(HostNode):
         "pci_mmio64": list,
         "dram": list,
         "guest_ram": list,
-        "rid_to_stream": int,
-        "stream_to_device": int,
+        "rid_to_stream": range((1 << 32) - (1 << 16) + 1),
+        "stream_to_device": range(1 << 32),
         "smmu_device_id": int,
-        "smmu_stage": int,
+        "smmu_stage": (1, 2),
         "host_smmute_driver": bool,
-        "gic_version": str,
+        "gic_version": ("3", "4.0", "4.1"),
         "endpoint": str,
         "endpoints": list,
         "tests": list,
-        "vcpus": int,
+        "vcpus": range(1, 513),
         "vgic_v4_enable": bool,
         "nassgireq": bool,
-        "guest_wait": str,
+        "guest_wait": ("wfi", "spin"),
         "wfi_trap_policy": str,
         "smmute_size": int,
-        "smmute_transactions": int,
-        "smmute_fault": str,
-        "smmute_fault_at": int,
+        "smmute_transactions": range(1, 1001),
+        "smmute_fault": ("", "read", "write"),
+        "smmute_fault_at": range(1, 1001),
         "t_exit_kernel": int,
         "t_exit_vmm": int,
         "t_wakeup": int,
         "t_slice": int,
         "t_migrate": int,
-        "cntfrq": int,
-        "break": str,
+        "cntfrq": range(1, 1 << 32),
+        "break": BREAKS,
     }
     counters = (
         "exits",
@@ -75,6 +74,15 @@ class Hypervisor(HostNode):
         "lr_injections_other",
     )
 
+    @classmethod
+    def conflicts(cls, params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A fault at a transaction that never comes; a planted fault of vSGIs in a machine that injects none directly."""
+        last, at = params.get("smmute_transactions", 10), params.get("smmute_fault_at", 1)
+        if at > last:
+            yield "smmute_fault_at", f"must be one of the {last} transactions (smmute_transactions), not {at}"
+        if params.get("break") == "vsgi":
+            yield from _no_direct_sgis(params)
+
     def setup(self) -> None:
         """Make the host; ModelError for a parameter that is not allowed."""
         for name in COUNTERS:
@@ -84,3 +92,22 @@ class Hypervisor(HostNode):
     def start(self) -> Coroutine[Any, Any, None]:
         """Boot and run the tests."""
         return self.experiment.run()
+
+
+def _no_direct_sgis(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Why the break "vsgi" would have nothing to break."""
+    needs = {
+        "gic_version": ("4.1", params.get("gic_version", "4.1") == "4.1"),
+        "vgic_v4_enable": ("true", params.get("vgic_v4_enable", True)),
+        "nassgireq": ("true", params.get("nassgireq", True)),
+        "vcpus": (f"at least {BROKEN_VCPU + 1}", params.get("vcpus", params.get("pes", 8)) > BROKEN_VCPU),
+    }
+    for name, (wanted, holds) in needs.items():
+        if not holds:
+            found = params.get(name, params.get("pes"))
+            text = f"with {name} = {str(found).lower() if isinstance(found, bool) else found}"
+            yield (
+                "break",
+                f"must not be 'vsgi' {text}: it disables the vSGIs of vCPU {BROKEN_VCPU}; {name} must be {wanted}",
+            )
+            return

@@ -58,7 +58,7 @@ class Pcie(Node):
     kind = "pcie"
     parameters = {
         "hierarchy": list,
-        "ports": int,
+        "ports": range(LINKS + 1),
     }
     counters = ("config_requests", "memory_requests")
     ecam = MmioTarget("configuration space; offset = requester ID << 12 | register")

@@ -57,11 +57,11 @@ class Pe(Node):
     parameters = {
         "index": int,
         "mpidr": int,
-        "list_registers": int,
-        "pri_bits": int,
-        "pre_bits": int,
-        "gic_version": str,
-        "cntfrq": int,
+        "list_registers": range(1, 17),
+        "pri_bits": range(5, 9),
+        "pre_bits": range(5, 8),
+        "gic_version": ("3", "4.0", "4.1"),
+        "cntfrq": range(1, 1 << 32),
         "two_security_states": bool,
         "programs": dict,
     }

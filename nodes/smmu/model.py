@@ -94,10 +94,10 @@ class Smmu(Node):
 
     kind = "smmu"
     parameters = {
-        "sid_bits": int,
-        "ssid_bits": int,
+        "sid_bits": range(1, 33),
+        "ssid_bits": range(MAX_SSID_BITS + 1),
         "stage1": bool,
-        "oas": int,
+        "oas": tuple(PS_BITS[:6]),
         "device_id_offset": int,
         "own_device_id": int,
         "update_latency": int,

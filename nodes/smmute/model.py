@@ -24,11 +24,11 @@ class Smmute(Node):
 
     kind = "smmute"
     parameters = {
-        "bus": int,
-        "device": int,
-        "functions": int,
+        "bus": range(256),
+        "device": range(32),
+        "functions": (1, 2),
         "engine_latency": int,
-        "engine_bytes_per_ns": int,
+        "engine_bytes_per_ns": range(1, 1 << 31),
         "bar0_size": int,
         "pasid": bool,
     }

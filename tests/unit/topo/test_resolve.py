@@ -127,10 +127,10 @@ def test_rdn2cfg1_has_its_latencies() -> None:
 
 def test_parameters_are_typed_and_follow_each_other() -> None:
     """vcpus follows pes unless set; values arrive at the hypervisor; the plan lists them all."""
-    resolved = shipped("rdn2cfg1", pes="4", nassgireq="false", smmute_size="0x200", **{"break": "vsgi"})
+    resolved = shipped("rdn2cfg1", pes="4", nassgireq="false", smmute_size="0x200", **{"break": "discard"})
     params = node(resolved.plan, "hypervisor").params
     assert (params["pes"], params["vcpus"], params["nassgireq"], params["smmute_size"]) == (4, 4, False, 0x200)
-    assert params["break"] == "vsgi"
+    assert params["break"] == "discard"
     assert resolved.parameters["vcpus"] == 4
     assert resolved.plan.parameters == resolved.parameters
     assert len(params["mpidrs"]) == 4
