@@ -61,6 +61,9 @@ class RootHub(Hub):
         self.silence_s = silence_s
         self._incarnations = dict(incarnations or {})
         self._heard: dict[int, float] = {}
+        self._beating: set[int] = (
+            set()
+        )  # before its first heartbeat a host works out its distances; the join limit stands
         self._looked = time.monotonic()
         self._next_beat = 0.0
         self._seen: dict[int, tuple[int, int, int]] = {}  # events, grants, messages by host
@@ -152,6 +155,7 @@ class RootHub(Hub):
 
     def _beat(self, worker: int, packed: bytes) -> None:
         seq, horizon, now, events, grants, messages = unpack_beat(packed)
+        self._beating.add(worker)
         self._seen[worker] = events, grants, messages
         if worker in self._granted_at and seq == self._answered.get(worker, 0) + 1:
             # All below its horizon has been executed there, and its side records were sent before this.
@@ -194,7 +198,7 @@ class RootHub(Hub):
                 self._send(worker, encode(FrameType.QUERY, HEARTBEAT, 0))
         for worker in self._present():
             silent = now - self._heard[worker]
-            if silent > self.silence_s:
+            if worker in self._beating and silent > self.silence_s:
                 self._lose(
                     worker,
                     f"nothing was heard of it for {silent:.1f} s, and a host must be heard within {self.silence_s:g} s",
