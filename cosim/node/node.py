@@ -70,6 +70,17 @@ class Peer:
         return f"{self.name}.{self.remote_port}"
 
 
+class _Sleep:
+    """First item of the label of a sleep; the time is put into words only when somebody asks who waits for what."""
+
+    def format(self, delay: Span) -> str:
+        """The label as text."""
+        return f"{fmt(delay)} of simulated time"
+
+
+_SLEEP = _Sleep()
+
+
 class Port:
     """A node's connection to the outside, declared as a class attribute; each instance of the node gets its own copy.
 
@@ -344,7 +355,7 @@ class Node:
 
     async def sleep(self, delay: Span) -> None:
         """Wait `delay` ps of simulated time."""
-        future: Future[None] = Future(("{} of simulated time", fmt(delay)))
+        future: Future[None] = Future((_SLEEP, delay))
         self.kernel.at(self.id, self.now + delay, lambda: future.set(None))
         await future
 

@@ -70,6 +70,9 @@ class Distributor(Node):
             lambda target, intid: self._to(target, GIC_NET.ClearSpi, intid),
             lambda intid: self.fault("spi_unroutable", "IROUTER names no PE: the SPI stays pending", intid=intid),
         )
+        self._clusters: dict[int, list[tuple[int, int]]] = {}  # (Aff0, ProcessorNumber) by Aff3.Aff2.Aff1
+        for n, affinity in enumerate(self.affinities):
+            self._clusters.setdefault(affinity >> 8, []).append((affinity & 0xFF, n))
         self._numbers = {f"redistributor{n}": n for n in range(len(self.affinities))}
         self._groups = 0  # group enables, bits as in the Secure view of GICD_CTLR
         self._e1nwf = 0
@@ -353,11 +356,7 @@ class Distributor(Node):
         cluster = (value >> 48 & 0xFF) << 16 | (value >> 32 & 0xFF) << 8 | value >> 16 & 0xFF
         first = (value >> 44 & 0xF) * 16
         return [
-            n
-            for n, affinity in enumerate(self.affinities)
-            if affinity >> 8 == cluster
-            and first <= affinity & 0xFF < first + 16
-            and value >> (affinity & 0xFF) - first & 1
+            n for aff0, n in self._clusters.get(cluster, ()) if first <= aff0 < first + 16 and value >> aff0 - first & 1
         ]
 
     # -- between redistributors ------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ What Linux does on each CPU goes to all Redistributors at once, as posted writes
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 from cosim.api import SECURE, ModelError
@@ -42,12 +44,13 @@ class GicDriver:
         self.typer = 0
         self.typer2 = 0
         self.rd_typer: list[int] = []
+        self._rd_all = 0  # bits that all of them have
         self.stride = regs.RD_STRIDE_V3
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def _all_rds(self, bit: int) -> bool:
-        return all(typer & bit for typer in self.rd_typer)
+        return bool(self._rd_all & bit)
 
     @property
     def lines(self) -> int:
@@ -107,6 +110,7 @@ class GicDriver:
             have = ", ".join(f"{a:#x}" for a in sorted(by_affinity))
             raise ModelError(f"every CPU must have a Redistributor with its affinity (of {have}); {missing} have none")
         self.rd_typer = [found[cpu.index] for cpu in host.cpus]
+        self._rd_all = reduce(and_, self.rd_typer)
 
     # -- EL3 -----------------------------------------------------------------------------------------------------------
 
