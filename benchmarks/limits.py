@@ -8,10 +8,13 @@ what Python loses when other processes use the core between two hops.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
@@ -158,8 +161,19 @@ def _turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
     return middle - start, time.thread_time_ns() - middle
 
 
+def hypervisor_share(vcpus: int) -> float:
+    """Share of the hypervisor node in all events of the ipi test on 256 PEs: what no placement can spread over workers."""
+    with tempfile.TemporaryDirectory(prefix="cosim-bench-") as name:
+        folder = Path(name) / "run"
+        words = ["up", "scale", "--set", "pes=256", "--set", f"vcpus={vcpus}", "--test", "vsgi.ipi"]
+        command = [sys.executable, "-m", "cosim", *words, "--workers", "0", "--quiet", "--run-dir", str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+        work = json.loads((folder / "traffic.json").read_text())["work"]
+    return float(work["hypervisor"] / sum(work.values()))
+
+
 def measure(repeat: int) -> dict[str, Any]:
-    """{star_rate, star_ratio, hub_us, worker_us, floor}: medians."""
+    """{star_rate, star_ratio, hub_us, worker_us, floor, hypervisor_share by vCPUs}: medians."""
     stars, hubs, workers, floors = [], [], [], []
     with Floor() as floor:
         for _ in range(repeat):
@@ -175,4 +189,5 @@ def measure(repeat: int) -> dict[str, Any]:
         "hub_us": statistics.median(hubs),
         "worker_us": statistics.median(workers),
         "floor": middle,
+        "hypervisor_share": {str(vcpus): hypervisor_share(vcpus) for vcpus in (8, 256)},
     }
