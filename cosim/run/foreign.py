@@ -7,7 +7,6 @@ only after it was checked. A breach is a `ProtocolViolation` with the rule's nam
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, NoReturn
@@ -34,20 +33,12 @@ from cosim.core.message import EXOKAY, MMIO, OKAY, POWER, WIRE, Record
 from cosim.core.order import PRIORITY_POWER
 from cosim.core.plan import LinkPlan, Plan
 from cosim.core.time import NEVER, fmt
-from cosim.run.marks import FAMILIES
+from cosim.run.foreign_forms import fits, form, is_attr, is_int, show, well_formed
 
 FRAME_SHOWN = 64
+STILL = 1000
+"""Answers in a row that leave the clock where it was, after which the node is said to stand still."""
 _SIDE_KINDS = (0, 1, 2)  # log, console and mark, as in `cosim.node.node`
-_SIDE_SHAPES = ((str, dict), (str, str), (str, tuple))
-_FIELD = re.compile(r"[a-z_][a-z0-9_]*\Z")
-_RESERVED = frozenset(("event", "node", "run", "self", "method_name", "t", "t_ps", "wall"))
-_MARKS: dict[str, tuple[Any, ...]] = {  # those that `cosim.run.marks` reads: types, or the only values
-    "cause": (FAMILIES, str, int, int),
-    "msi": (int, int, int),
-    "msi_route": (int, int, str, int),
-    "exit": (str,),
-    "ack": (str, int, ("direct", "lr")),
-}
 _REQUESTS = (MMIO.Read.code, MMIO.Write.code)
 _OFF, _EPOCH = POWER.Off.code, POWER.Epoch.code
 
@@ -114,7 +105,7 @@ class Foreign:
         self._pending: dict[tuple[str, int], dict[int, int]] = {}  # of an initiator: tag to the completion's arrival
         self._seq = 0
         self._side_number = 0
-        self._now = 0
+        self._now = self._still = 0  # its clock; grants that have not moved it
         self._floor = 0  # no send may lie below it
         self._next_out = 0
 
@@ -132,38 +123,38 @@ class Foreign:
         """Check a HELLO; the plan for its WELCOME. Raises Refusal."""
         version, name, _kind, _pid, options = body
         if version[:1] != VERSION[:1]:
-            raise Refusal("version", f"protocol version must be {VERSION[0]}.x, not {_show(version)}")
+            raise Refusal("version", f"protocol version must be {VERSION[0]}.x, not {show(version)}")
         token = options.get("token")
         if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self._token.encode()):
             raise Refusal("token", "token in HELLO must be the one in the file that COSIM_TOKEN_FILE names")
         if name != self.name:
-            raise Refusal("unknown-name", f"name in HELLO must be {self.name!r}, as the routing id, not {_show(name)}")
+            raise Refusal("unknown-name", f"name in HELLO must be {self.name!r}, as the routing id, not {show(name)}")
         if self.joined:
             raise Refusal("duplicate", f"{self.name} has joined already: a second HELLO must not come")
         self._check_ports(options.get("ports"))
         caps = options.get("caps")
         if self.external.get("wave") and not (type(caps) is tuple and "wave" in caps):
-            raise Refusal("wave", f"caps in HELLO must have 'wave': this run wants waveforms of it, not {_show(caps)}")
+            raise Refusal("wave", f"caps in HELLO must have 'wave': this run wants waveforms of it, not {show(caps)}")
         self._check_times(options.get("lookahead_ps", 0), options.get("quantum_ps", 0))
         self.joined, self.whole = True, not (type(caps) is tuple and DELIVER in caps)
         return self._attach_plan().to_msgpack()
 
     def _check_ports(self, ports: Any) -> None:
         if not isinstance(ports, dict) or not all(isinstance(v, str) for pair in ports.items() for v in pair):
-            raise Refusal("options", f"ports in HELLO must be a map of names to roles, not {_show(ports)}")
+            raise Refusal("options", f"ports in HELLO must be a map of names to roles, not {show(ports)}")
         wanted = {k.src_port if k.src == self.node.id else k.dst_port for k in self._links.values()} - {"power"}
         for port in sorted(wanted):
             if ports.get(port) != self._roles.get(port):
                 raise Refusal(
                     "ports",
-                    f"port {port} must be {self._roles.get(port)}, as the topology links it, not {_show(ports.get(port))}; "
-                    f"HELLO has {_show(ports)}",
+                    f"port {port} must be {self._roles.get(port)}, as the topology links it, not {show(ports.get(port))}; "
+                    f"HELLO has {show(ports)}",
                 )
 
     def _check_times(self, lookahead: Any, quantum: Any) -> None:
         for what, value in (("lookahead_ps", lookahead), ("quantum_ps", quantum)):
             if type(value) is not int or not 0 <= value <= NEVER:
-                raise Refusal("options", f"{what} in HELLO must be a time in ps, not {_show(value)}")
+                raise Refusal("options", f"{what} in HELLO must be a time in ps, not {show(value)}")
         if lookahead < self.node.reaction:
             raise Refusal(
                 "lookahead",
@@ -277,6 +268,12 @@ class Foreign:
                 "early-return",
                 f"after what it sent it must go no further than {fmt(stop)} ({stop} ps), when an answer may come, not to {now} ps",
             )
+        self._still = self._still + 1 if now == self._now else 0
+        if self._still > STILL:
+            self._breach(
+                "progress",
+                f"its clock must move when it is granted time; it has answered {STILL:,} grants in a row with {now} ps",
+            )
         self._consume(now)
         self._check_kept(now, next_event, next_out)
         self._now = now
@@ -286,9 +283,13 @@ class Foreign:
     def _consume(self, now: int) -> None:
         """Digest the inputs that the node's clock has passed."""
         while self._inputs and self._inputs[0][0] < now:
-            arrival, priority, src, seq, _link, kind, fields = heappop(self._inputs)
+            arrival, priority, src, seq, link, kind, fields = heappop(self._inputs)
             self.end_time = max(self.end_time, arrival)
             self._digest.add(arrival, priority, src, seq, kind, fields)
+            if kind == MMIO.Completion.code:  # the tag is free, and no send can lie before this
+                waiting = self._pending.get((self._links[link].dst_port, src), {})
+                if waiting.get(fields[0], NEVER) <= arrival:
+                    del waiting[fields[0]]
             if kind == _OFF:
                 self._inputs.clear()
 
@@ -353,23 +354,23 @@ class Foreign:
             self._check_completion(record, self.requests.get(key, {}), sent)
         elif role == MMIO_INITIATOR:
             self._check_request(record, self._pending.setdefault(key, {}), sent)
-        elif role == WIRE_ROLE and not (_int(fields[0], 2**31 - 1) and _int(fields[1], 1)):
+        elif role == WIRE_ROLE and not (is_int(fields[0], 2**31 - 1) and is_int(fields[1], 1)):
             self._breach("fields", f"{WIRE.Level!r} must have a line from 0 on and a level of 0 or 1", record)
-        elif role == POWER_ROLE and kind == _EPOCH and not _int(fields[0], 2**63 - 1):
+        elif role == POWER_ROLE and kind == _EPOCH and not is_int(fields[0], 2**63 - 1):
             self._breach("fields", "power.Epoch must have a number", record)
 
     def _check_completion(self, record: Record, requests: dict[int, tuple[int, int]], sent: int) -> None:
         tag, status, data = record.fields
-        if not _int(tag, 2**63 - 1) or tag not in requests:
+        if not is_int(tag, 2**63 - 1) or tag not in requests:
             self._breach(
-                "completion", f"a completion must answer an outstanding request; tag {_show(tag)} is none", record
+                "completion", f"a completion must answer an outstanding request; tag {show(tag)} is none", record
             )
-        if not _int(status, 3):
-            self._breach("fields", f"status of a completion must be 0 to 3, not {_show(status)}", record)
+        if not is_int(status, 3):
+            self._breach("fields", f"status of a completion must be 0 to 3, not {show(status)}", record)
         arrival, size = requests.pop(tag)
-        if not (_fits(data, size) if size and status in (OKAY, EXOKAY) else data == 0 and type(data) is int):
-            wanted = _form(size) if size and status in (OKAY, EXOKAY) else "0 (a write, or a read that failed)"
-            self._breach("fields", f"data of the completion of tag {tag} must be {wanted}, not {_show(data)}", record)
+        if not (fits(data, size) if size and status in (OKAY, EXOKAY) else data == 0 and type(data) is int):
+            wanted = form(size) if size and status in (OKAY, EXOKAY) else "0 (a write, or a read that failed)"
+            self._breach("fields", f"data of the completion of tag {tag} must be {wanted}, not {show(data)}", record)
         if sent < arrival + self.node.reaction:
             self._breach(
                 "causality",
@@ -382,14 +383,15 @@ class Foreign:
         kind, fields = record.kind, record.fields
         tag, addr, size, *rest = fields if kind in _REQUESTS else (0, *fields)
         attr = rest[-1]
-        if not (_int(tag, 2**63 - 1) and _int(addr, 2**64 - 1) and _int(size, 4096) and size and _int(attr, 7)):
+        if not (is_int(tag, 2**63 - 1) and is_int(addr, 2**64 - 1) and is_int(size, 4096) and size and is_attr(attr)):
             self._breach(
-                "fields", "a request must have a tag, an address, a size of 1 to 4096 and attributes of 0 to 7", record
+                "fields",
+                "a request must have a tag, an address, a size of 1 to 4096, and as attributes AxPROT in bits 0 to 2 and, with "
+                "bit 8, a PASID in bits 12 to 31",
+                record,
             )
-        if kind != MMIO.Read.code and not _fits(rest[0], size):
-            self._breach(
-                "fields", f"data of a write of {size} bytes must be {_form(size)}, not {_show(rest[0])}", record
-            )
+        if kind != MMIO.Read.code and not fits(rest[0], size):
+            self._breach("fields", f"data of a write of {size} bytes must be {form(size)}, not {show(rest[0])}", record)
         if not any(first <= addr and addr + size <= end for first, end in self._windows.get(record.link, ())):
             self._breach(
                 "address", f"[{addr:#x}, {addr + size:#x}) is not in the address map over link {record.link}", record
@@ -408,16 +410,18 @@ class Foreign:
             self._breach("side", "side records must be an array")
         for entry in records:
             if type(entry) is not tuple or len(entry) != 5 or type(entry[4]) is not tuple:
-                self._breach("side", f"a side record must be [time, node, number, type, payload], not {_show(entry)}")
+                self._breach("side", f"a side record must be [time, node, number, type, payload], not {show(entry)}")
             time, node, number, kind, payload = entry
-            if not (_int(time, NEVER) and node == self.node.id and number == self._side_number and kind in _SIDE_KINDS):
+            if not (
+                is_int(time, NEVER) and node == self.node.id and number == self._side_number and kind in _SIDE_KINDS
+            ):
                 self._breach(
                     "side", f"a side record must be of node {self.node.id}, number {self._side_number} and type 0 to 2, "
-                    f"not {_show(entry)}"
+                    f"not {show(entry)}"
                 )  # fmt: skip
             self._side_number += 1
-            if not _well_formed(kind, payload):
-                self._breach("side", f"payload of a side record of type {kind} is malformed: {_show(payload)}")
+            if not well_formed(kind, payload):
+                self._breach("side", f"payload of a side record of type {kind} is malformed: {show(payload)}")
 
     def final(self, packed: bytes | None) -> list[Any]:
         """The final report, in the form of a Python worker's; `packed` comes with BYE: [counters, epochs], each name to int."""
@@ -426,14 +430,14 @@ class Foreign:
         if packed is not None:
             report = self._unpack(packed, "final report")
             if type(report) is not tuple or len(report) != 2 or type(report[1]) is not tuple:
-                self._breach("report", f"final report must be [counters, epochs], not {_show(report)}")
+                self._breach("report", f"final report must be [counters, epochs], not {show(report)}")
             counters, epochs = report
         for entry in epochs:
-            if type(entry) is not tuple or len(entry) != 2 or not _int(entry[0], NEVER):
-                self._breach("report", f"an epoch must be [number, counters], not {_show(entry)}")
+            if type(entry) is not tuple or len(entry) != 2 or not is_int(entry[0], NEVER):
+                self._breach("report", f"an epoch must be [number, counters], not {show(entry)}")
         for table in (counters, *(entry[1] for entry in epochs)):
             if type(table) is not dict or not all(isinstance(k, str) and type(v) is int for k, v in table.items()):
-                self._breach("report", f"counters must be a map of names to integers, not {_show(table)}")
+                self._breach("report", f"counters must be a map of names to integers, not {show(table)}")
         self._consume(NEVER if self._plan.until is None else self._plan.until)
         count, digest = self._digest.result()
         name = self.name
@@ -455,7 +459,7 @@ class Foreign:
             self._breach("side", f"{what} must be msgpack, not {type(error).__name__}: {error}")
 
     def _breach(self, rule: str, text: str, record: Record | None = None) -> NoReturn:
-        shown = "" if record is None else f"; message {_show(list(record), 120)}"
+        shown = "" if record is None else f"; message {show(list(record), 120)}"
         raise ProtocolViolation(rule, f"{text}{shown}", self.worker)
 
 
@@ -463,37 +467,3 @@ def frame_text(data: bytes) -> str:
     """The first bytes of a frame, for a message."""
     more = f"... ({len(data)} bytes)" if len(data) > FRAME_SHOWN else ""
     return f"frame {data[:FRAME_SHOWN].hex()}{more}"
-
-
-def _well_formed(kind: int, payload: tuple[Any, ...]) -> bool:
-    """Whether the payload of a side record is one: log (event, fields), console (file, text), mark (name, identity)."""
-    if len(payload) != 2 or not all(isinstance(v, t) for v, t in zip(payload, _SIDE_SHAPES[kind], strict=True)):
-        return False
-    if kind == 0:
-        return all(_FIELD.match(key) and key not in _RESERVED for key in payload[1])
-    if kind == 2 and payload[0] in _MARKS:
-        shape = _MARKS[payload[0]]
-        return len(payload[1]) >= len(shape) and all(
-            value in wanted if isinstance(wanted, tuple) else type(value) is wanted
-            for value, wanted in zip(payload[1], shape, strict=False)
-        )
-    return True
-
-
-def _int(value: Any, most: int) -> bool:
-    return type(value) is int and 0 <= value <= most
-
-
-def _fits(data: Any, size: int) -> bool:
-    if size in (1, 2, 4, 8):
-        return _int(data, (1 << 8 * size) - 1)
-    return type(data) is bytes and len(data) == size
-
-
-def _form(size: int) -> str:
-    return f"an integer below 2**{8 * size}" if size in (1, 2, 4, 8) else f"{size} bytes"
-
-
-def _show(value: Any, most: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= most else text[: most - 3] + "..."

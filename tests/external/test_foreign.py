@@ -9,8 +9,10 @@ import pytest
 
 from cosim.attach.plan import AttachPlan, core_kinds
 from cosim.core.barrier import ProtocolViolation
-from cosim.core.plan import LinkPlan, NodePlan, Plan
-from cosim.run.foreign import Foreign, Refusal
+from cosim.core.codec import pack_records
+from cosim.core.message import MMIO, Record
+from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
+from cosim.run.foreign import STILL, Foreign, Refusal
 
 TOKEN = "00112233445566778899aabbccddeeff"
 
@@ -131,3 +133,66 @@ def test_a_report() -> None:
     entry = foreign().final(msgpack.packb([{"b": 2, "a": 1}, [[1, {"a": 0}]]]))[3][0]
     assert (entry[0], entry[4], entry[7]) == ("dut", {"a": 1, "b": 2}, [[1, {"a": 0}]])
     assert foreign().final(None)[3][0][4] == {}
+
+
+def initiator() -> Foreign:
+    """A node `dut` that reads from `mem`, joined; its worker is number 1, its requests go over link 1."""
+    external = {
+        "argv": ["x"], "connect": False, "wait_ms": 1, "wall_limit_ms": 0, "class": "deterministic", "env": {}, "cwd": ".",
+        "ports": [["dma", "mmio_initiator"], ["power", "power"]], "kinds": [list(row) for row in core_kinds()],
+    }  # fmt: skip
+    maps = {"dma": (RegionPlan(0, 1 << 32, 1, 0, "all"),)}
+    nodes = (NodePlan(0, "dut", "dut", {}, 0, maps, "external", external), NodePlan(1, "mem", "mem", {}))
+    links = (LinkPlan(0, 1, "bus", 0, "dma", 20_000), LinkPlan(1, 0, "dma", 1, "bus", 20_000))
+    plan = Plan("x", 1, nodes, links, ((1,), (0,)))
+    node = Foreign(plan, 1, plan.distances().returns(plan.groups)[1], TOKEN, 30.0)
+    node.admit(hello(ports={"dma": "mmio_initiator"}))
+    node.ready(0, 0)
+    return node
+
+
+def read(number: int, at: int, attr: int = 3) -> tuple[int, int, int, bytes]:
+    """A batch with a read, the node's message and tag `number`, sent at a time."""
+    return (0, 0, 0, pack_records([Record(at + 20_000, number, 1, MMIO.Read.code, (number, 0x1000, 4, attr))]))
+
+
+@pytest.mark.parametrize(
+    ("attr", "good"), [(7, True), (0xABCDE103, True), (8, False), (0x1003, False), (1 << 32, False)]
+)
+def test_attributes_of_a_request(attr: int, good: bool) -> None:
+    """AxPROT passes, and so does a PASID with the bit that says that there is one; other bits are a breach of `fields`."""
+    node = initiator()
+    node.granted([])
+    body = (1, 50, 50, 50, 1, [read(0, 10, attr)], None)
+    if good:
+        assert node.answered(body)
+    else:
+        with pytest.raises(ProtocolViolation) as broken:
+            node.answered(body)
+        assert broken.value.rule == "fields"
+
+
+def test_tags_that_were_answered_are_forgotten() -> None:
+    """However many requests a node makes, the hub keeps those only that are open."""
+    node = initiator()
+    for number in range(50):
+        now = 100 * number
+        answer = Record(now + 1, number, 0, MMIO.Completion.code, (number - 1, 0, 5))
+        node.granted([(0, pack_records([answer]))] if number else [])
+        node.answered((number + 1, now + 100, now + 100, now + 100, 1, [read(number, now + 10)], None))
+    assert [len(tags) for tags in node._pending.values()] == [1]
+    report = node.final(None)
+    assert [wait[1] for wait in report[3][0][5]] == ["completion of tag 49 by mem"]
+
+
+def test_a_clock_that_stands_still() -> None:
+    """A node that answers grant after grant without moving its clock breaks `progress`; a few such answers are let pass."""
+    node = foreign()
+    node.admit(hello())
+    node.ready(0, 0)
+    for seq in range(STILL):
+        node.granted([])
+        node.answered((seq, 0, 0, 0, 0, [], None))
+    with pytest.raises(ProtocolViolation) as broken:
+        node.answered((STILL, 0, 0, 0, 0, [], None))
+    assert broken.value.rule == "progress"
