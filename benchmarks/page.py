@@ -185,7 +185,7 @@ def _limits(limits: dict[str, Any]) -> str:
     )
     few, many = (hop["hypervisor_share"][vcpus] for vcpus in ("8", "256"))
     serial = (
-        f"The hypervisor is one node. Of all events of the ipi test on 256 PEs it has {few:.0%} with 8 vCPUs and {many:.0%} with 256:\n"
+        f"The hypervisor is one node. On 256 PEs it has {few:.0%} of the ipi test's events with 8 vCPUs, {many:.0%} with 256:\n"
         f"as many workers as one likes are at most {1 / many:.1f} times as fast as one. Two workers are not held back by that.\n"
     )
     return f"{text}\n{_table(['part', 'time', 'x floor'], rows)}\n{tried}\n{serial}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, page
+from benchmarks import compare, compiled, limits, page
 
 MACHINE = {"python": "3.11", "cpus": 2, "load1": 0.1}
 
@@ -85,3 +85,25 @@ def test_a_peer_that_fails_tells_its_last_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     with pytest.raises(RuntimeError, match="no_such_peer|benchmarks"):
         compare.peer("no_such_peer", "barrier", 2)(1.0)
+
+
+def test_where_a_hop_goes_is_the_sum_of_what_was_measured() -> None:
+    """Four bare hops, and the Python of two grants at hub and worker; the gain of compiling is shown as it was."""
+    hop = {"star_rate": 25_000.0, "star_ratio": 1.4, "hub_us": 15.0, "worker_us": 15.0, "floor": 20_000.0}
+    share = {"hypervisor_share": {"8": 0.3, "256": 0.5}}
+    found = {"machine": MACHINE, "repeat": 3, "hop": {**hop, **share}, "compiled": [{"what": "x", "gain": 1.25}]}
+    text = page.render({"limits": found})
+    assert "| sum: the least that this runtime takes | 100 µs | 0.5 |" in text
+    assert "x 1.25" in text and "at most 2.0 times" in text
+
+
+def test_a_hop_is_taken_apart() -> None:
+    """The bare star makes its round trips, and hub and worker in one thread play to the end."""
+    assert limits.star(200) > 0
+    hub_us, worker_us = limits.handling(200)
+    assert hub_us > 0 and worker_us > 0
+
+
+def test_what_is_compiled_is_there() -> None:
+    """A module that was renamed would be left out of the trial in silence."""
+    assert [m for m in compiled.MODULES if not (compiled.ROOT / m).is_file()] == []
