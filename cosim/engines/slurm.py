@@ -8,6 +8,7 @@ files of mode 0600 there, and logs and exit statuses come back that way. A slot 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -275,15 +276,20 @@ class SlurmEngine:
         """Cancel the job, or end the step, and wait a little for its end; remove the credentials."""
         await self._programs.stop(STOP_WAIT_S)
         if self._job and not await self._finished():
-            await self._run(["scancel", self._job])
+            await self._cancel()
             deadline = time.monotonic() + STOP_WAIT_S
             while self._left and time.monotonic() < deadline:
                 self._from_files()
                 await anyio.sleep(0.05)
             if self._left:  # srun would wait for the task of a node that is cut off
-                await self._run(["scancel", "--full", "--signal=KILL", self._job])
+                await self._cancel("--full", "--signal=KILL")
         for file in self._folder.glob("*.credential"):
             file.unlink(missing_ok=True)
+
+    async def _cancel(self, *how: str) -> None:
+        """scancel, which fails for a job that has ended meanwhile; what it can't reach has a lease."""
+        with contextlib.suppress(PeerError):
+            await self._run(["scancel", *how, self._job])
 
     async def _finished(self) -> bool:
         state = (await self._state()).state
