@@ -20,6 +20,7 @@ from typing import Any
 
 from cosim.core.plan import NodePlan, Plan
 from cosim.errors import UsageError
+from cosim.run.guard import end_all_with
 from cosim.run.spawn import Child, child_environment
 
 PYTHON = "python"
@@ -76,10 +77,14 @@ def without_limits(plan: Plan, names: Sequence[str]) -> Plan:
 
 
 class Group:
-    """A process that leads a group: signals reach all of it, and its end is the end of all of it."""
+    """A process that leads a group: signals reach all of it, and its end is the end of all of it.
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    `mark`: processes that have these bytes in their environment belong to it too, when it ends: what left the group.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], mark: bytes = b"") -> None:
         self._popen = popen
+        self._mark = mark
         self.pid = popen.pid
         self.returncode: int | None = None
 
@@ -102,6 +107,8 @@ class Group:
         if status is not None and self.returncode is None:
             self.returncode = status
             self.send_signal(signal.SIGKILL)
+            if self._mark:
+                end_all_with(self._mark)
         return status
 
 
@@ -211,6 +218,7 @@ class Attached:
                 process_group=0,
                 env={**inherited, **node.external["env"], **self._variables(node)},
             )
-        child = ForeignChild(node.name, Group(popen), log)
+        mark = f"COSIM_TOKEN_FILE={self._token_file(node)}\0"
+        child = ForeignChild(node.name, Group(popen, mark.encode()), log)
         child.wave = bool(node.external.get("wave"))
         return child

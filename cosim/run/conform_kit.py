@@ -30,6 +30,7 @@ from cosim.link.base import LinkClosed
 from cosim.link.unix_link import FastHubSocket
 from cosim.run.attached import PYTHON, Group
 from cosim.run.foreign import Foreign, Refusal, frame_text
+from cosim.run.guard import processes_with
 from cosim.run.spawn import child_environment
 
 NAME, NEIGHBOUR = "dut", "kit"
@@ -409,21 +410,6 @@ class Session:
         kind = KINDS[record.kind]
         fields = ", ".join(f"{n}={_short(v)}" for n, v in zip(kind.fields, record.fields, strict=True))
         return f"#{record.seq} sent at {record.arrival - link.latency} ps by {link.src_port}: {kind!r} {fields}"
-
-
-def processes_with(text: bytes) -> list[int]:
-    """Processes that have `text` in their environment, by pid; no zombies."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return sorted(pid for pid in pids if text in _environ(pid))
-
-
-def _environ(pid: int) -> bytes:
-    """The environment of a process that is no zombie; empty when it can't be read."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return b"" if state == "Z" else Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def _short(value: Any) -> str:

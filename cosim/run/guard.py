@@ -1,7 +1,8 @@
 """Stands between the supervisor and a foreign program: ``python -m cosim.run.guard PARENT_PID PROGRAM ARGUMENT...``.
 
 A foreign program asks for no PR_SET_PDEATHSIG, and may start others. This process leads their process group, asks for it
-itself, and ends the whole group when the supervisor is gone. It ends as the program ended, by the same signal if by one.
+itself, and ends the whole group when the supervisor is gone, and what has left the group: processes that have the program's
+COSIM_TOKEN_FILE in their environment. It ends as the program ended, by the same signal if by one.
 """
 
 from __future__ import annotations
@@ -11,10 +12,36 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_MARK = "COSIM_TOKEN_FILE"
 CANNOT_START = 127
+
+
+def processes_with(text: bytes) -> list[int]:
+    """Processes that have `text` in their environment, by pid; no zombies."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return sorted(pid for pid in pids if text in _environ(pid))
+
+
+def end_all_with(text: bytes) -> None:
+    """End the processes that have `text` in their environment, but this one."""
+    for pid in processes_with(text):
+        if pid != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of a process that is no zombie; empty when it can't be read."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return b"" if state == "Z" else Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _ask_for(libc: Any, number: int) -> None:
@@ -23,6 +50,8 @@ def _ask_for(libc: Any, number: int) -> None:
 
 
 def _end_group(_number: int, _frame: object) -> None:
+    if mark := os.environ.get(_MARK):
+        end_all_with(f"{_MARK}={mark}\0".encode())
     os.killpg(0, signal.SIGKILL)
 
 

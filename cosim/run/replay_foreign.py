@@ -26,8 +26,8 @@ from cosim.errors import PeerError, UsageError
 from cosim.link.base import LinkClosed
 from cosim.link.unix_link import FastHubSocket
 from cosim.run.attached import PYTHON
-from cosim.run.conform_kit import processes_with
 from cosim.run.foreign import Foreign, Refusal, frame_text
+from cosim.run.guard import processes_with
 from cosim.run.hubparts import grant_frames
 from cosim.run.replay import Comparison, Difference, Replayed, Script, Step, Tell, check_digests
 from cosim.run.spawn import child_environment
@@ -41,7 +41,8 @@ class ForeignReplay:
 
     Args:
         script: its journal.
-        command: argv in place of the topology's; it has the terminal to itself, for a debugger.
+        command: argv in place of the topology's; it has the terminal to itself, for a debugger: if there is one, the replay ends
+            when the command does.
         wave: path, without suffix, of waveforms that it writes.
         tell: as for `Comparison`; `say` takes what the user has to do.
 
@@ -72,6 +73,7 @@ class ForeignReplay:
         self.comparison = Comparison(script.plan, tell)
         self._say = say
         self._own = not command  # the program of the topology, not the user's
+        self._attended = bool(command) and sys.stdin.isatty()
         self._command = list(command or external["argv"])
         self._external = {**external, "wall_limit_ms": 0, "wave": bool(wave)}
         self._wave = wave
@@ -101,7 +103,7 @@ class ForeignReplay:
                 self._join()
                 return self._drive()
             except Difference as found:
-                if not self._own:
+                if self._attended:
                     self._say(
                         f"it differs from the run at {found.time_ps} ps: {found.what}; it is left to its debugger"
                     )
@@ -153,7 +155,7 @@ class ForeignReplay:
         process = self._process
         if process is None:
             return
-        if not self._own:
+        if self._attended:
             process.wait()  # the debugger ends when its user says so
         for pid in processes_with(str(self._folder / "token").encode()):
             with suppress(ProcessLookupError):
@@ -284,16 +286,16 @@ class ForeignReplay:
 
     def _check(self, body: tuple[Any, ...], bound: int) -> list[bytes]:
         seq, now, next_event, next_out, _events, _batches, _side = body
+        try:
+            routed = self._foreign.answered(body)
+        except (ProtocolViolation, WireError) as error:
+            text = error.text if isinstance(error, ProtocolViolation) else str(error)
+            raise self._broken(getattr(error, "rule", "bad-frame"), text) from None
         if seq != self._seq or not self._now <= now <= bound or not now <= next_event <= next_out:
             raise self._broken(
                 "times",
                 f"the answer to grant {self._seq} to {bound} ps must go on from {self._now} ps and keep now <= next_event <= "
                 f"next_out, not be {seq}: {now}, {next_event}, {next_out} ps",
             )
-        try:
-            routed = self._foreign.answered(body)
-        except (ProtocolViolation, WireError) as error:
-            text = error.text if isinstance(error, ProtocolViolation) else str(error)
-            raise self._broken(getattr(error, "rule", "bad-frame"), text) from None
         self._now = now
         return [blob for _worker, _arrival, _wake, blob in routed]

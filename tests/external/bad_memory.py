@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -47,6 +48,9 @@ def act(fault: str, node: AttachClient, message: Message) -> None:
         node._send(encode(FrameType.BYE, "enough", None))
     elif fault == "leaves":
         os._exit(0)
+    elif fault == "daemon":
+        daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        (Path(os.environ["COSIM_RUN_DIR"]) / "daemon.pid").write_text(f"{daemon.pid}\n")
 
 
 def serve(fault: str, **options: Any) -> int:

@@ -153,13 +153,13 @@ def _descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def _started(tmp_path: Path) -> tuple[Any, Path]:
+def _started(tmp_path: Path, fault: str = "none") -> tuple[Any, Path]:
     import subprocess
 
     from tests.support.runs import ROOT, command, environment
 
     folder = tmp_path / "run"
-    topology = small(tmp_path, "none", rounds=10_000_000)
+    topology = small(tmp_path, fault, rounds=10_000_000)
     argv = command("up", topology, "--allow-models", "tests.external", "--run-dir", folder)
     process = subprocess.Popen(
         argv, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -193,6 +193,38 @@ def test_kill_9_of_the_supervisor(tmp_path: Path) -> None:
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, {pid: pids[pid] for pid in pids if is_running(pid)}
         time.sleep(0.02)
+
+
+def _daemon(folder: Path) -> int:
+    """Pid of what the node has started in a session of its own, once it has."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (folder / "daemon.pid").exists() or not (folder / "daemon.pid").read_text().endswith("\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int((folder / "daemon.pid").read_text())
+
+
+def _ends(pid: int) -> None:
+    deadline = time.monotonic() + LIVENESS_S
+    while is_running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_a_node_has_started_ends_with_the_run(tmp_path: Path) -> None:
+    """A process that a node put into a session of its own is ended when the run has passed."""
+    code, err, got = run(small(tmp_path, "daemon"), tmp_path / "run")
+    assert (code, err, got["status"]) == (0, "", "passed")
+    _ends(_daemon(tmp_path / "run"))
+
+
+def test_what_a_node_has_started_ends_with_the_supervisor(tmp_path: Path) -> None:
+    """Nobody is left to end it when the supervisor was killed but the node's guard, which does."""
+    process, folder = _started(tmp_path, "daemon")
+    pid = _daemon(folder)
+    process.kill()
+    process.communicate()
+    _ends(pid)
 
 
 def test_a_wall_limit_of_its_own(tmp_path: Path) -> None:
