@@ -97,8 +97,8 @@ class Script:
         self.returns = self.plan.distances().returns(self.plan.groups)[self.worker]
         self.until = NEVER if until is None else until
         self.path = directory / "journal" / f"w{self.worker}.journal"
-        self.steps = self._read()
         self.torn = ""
+        self.steps = self._read()
 
     def _read(self) -> list[Step]:
         try:
@@ -348,14 +348,17 @@ class PythonReplay:
     def _answered(self, body: tuple[Any, ...]) -> None:
         step = self._step
         assert step is not None
-        _seq, now, next_event, _next_out, events, batches, _side = body
+        _seq, now, next_event, _next_out, events, batches, side = body
         self._now = max(self._now, now)
         if step.done is None:
             self.comparison.grants += 1
             return  # the run ended in this grant: there is nothing to compare with
         self.comparison.check([b[3] for b in step.done[5]], [b[3] for b in batches], self._cut)
+        if self._cut:
+            return
+        _check_sides(step.done[6], side)
         was = (step.done[1], step.done[4], step.done[2])
-        if not self._cut and was != (now, events, next_event):
+        if was != (now, events, next_event):
             raise Difference(
                 min(now, step.done[1]),
                 "no message differs, but what was executed does",
@@ -381,6 +384,26 @@ class PythonReplay:
             where=place_of(text),
             next_step="--pdb stops there" if not self._debug else "",
         )
+
+
+def _check_sides(recorded: bytes | None, replayed: bytes | None) -> None:
+    """What nodes log, print and mark is outside the messages, but tells where nodes of one worker go another way.
+
+    Raises:
+        Difference: with the first record that differs.
+    """
+    if recorded == replayed:
+        return
+    theirs, ours = (
+        [] if packed is None else msgpack.unpackb(packed, strict_map_key=False) for packed in (recorded, replayed)
+    )
+    at = next((n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    sides = [f"at {side[at][0]} ps {side[at][4]}" if at < len(side) else "nothing" for side in (theirs, ours)]
+    raise Difference(
+        min(side[at][0] for side in (theirs, ours) if at < len(side)),
+        "no message that leaves the worker differs, but what its nodes log does",
+        [f"in the journal: {sides[0]:.200}", f"in the replay:  {sides[1]:.200}"],
+    )
 
 
 def _check_models(nodes: Sequence[NodePlan], prefixes: Sequence[str]) -> None:
