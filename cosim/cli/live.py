@@ -21,7 +21,7 @@ LONGEST = 120
 @click.argument("run", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {node, pid, worker, host, sim_time_ps, state}.")
 def ps(run: str | None, as_json: bool) -> None:
-    """List the nodes of RUN (a run directory or topology name; default: the latest run).
+    """List the nodes of RUN (a run directory or topology name; default: the latest run); of one that is over, when it ended.
 
     \b
     Example:  cosim ps rdn2cfg1
@@ -30,15 +30,18 @@ def ps(run: str | None, as_json: bool) -> None:
 
     from cosim.run.control import ask
     from cosim.run.rundir import find_run
-    from cosim.view.text import ps_rows, ps_table
+    from cosim.view.text import ended_line, ps_rows, ps_table
 
     directory = find_run(run)
     view = ask(directory, {"ask": "view"})
-    rows = ps_rows(view, _plan(directory), platform.node())
+    result = _result(directory) if view is None else {}
+    rows = ps_rows(view, _plan(directory), platform.node(), result.get("sim_time_ps"))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-    else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(ps_table(rows))
+        return
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(ps_table(rows))
+    if view is None:
+        click.echo(ended_line(result, json.loads((directory / "run.json").read_text()).get("ended", "")))
 
 
 @click.command()

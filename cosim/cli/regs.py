@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-TRIES, PAUSE_S = 40, 0.1
+WAIT_S, PAUSE_S = 20.0, 0.1
+"""How long a node at work is asked again and again: a grant ends after some ten thousand events."""
 
 
 @click.command()
@@ -21,7 +22,7 @@ TRIES, PAUSE_S = 40, 0.1
 def regs(name: str | None, registers: tuple[str, ...], run: str | None, as_json: bool) -> None:
     """Print the register table of BLOCK; or with --run, the registers of NODE as they stand there, decoded by name.
 
-    A run is asked while it runs, between two events and without any effect on it; of a run that is over, the values are those
+    A run is asked while it runs, between two grants and without any effect on it; of a run that is over, the values are those
     of its end. Without arguments: the blocks that there are. REGISTER may leave out the block's prefix.
 
     \b
@@ -124,7 +125,8 @@ def _live(directory: Path, node: str) -> dict[str, dict[str, int]] | None:
     from cosim.errors import NodeError, UsageError
     from cosim.run.control import ask
 
-    for _ in range(TRIES):
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
         answer = ask(directory, {"ask": "registers"})
         if answer is None:
             return None
@@ -138,5 +140,5 @@ def _live(directory: Path, node: str) -> dict[str, dict[str, int]] | None:
         if any(name == node for name, _now in answer.get("clocks", [])):
             return {}
         time.sleep(PAUSE_S)  # its worker was at work: ask again when it has answered
-    raise UsageError(f"{node} must answer between two grants, and was at work each time", code="busy",
+    raise UsageError(f"{node} must answer between two grants, and was at work for {WAIT_S:.0f} s", code="busy",
                      next_step="try again, or pack fewer nodes into its worker")  # fmt: skip

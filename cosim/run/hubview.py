@@ -15,6 +15,8 @@ from cosim.run.hubparts import gather, live_view
 
 BYE_TIMEOUT_S = 3.0
 QUERY_TIMEOUT_S = 0.5
+REGISTERS_TIMEOUT_S = 2.0
+"""For registers also workers at work are asked, which answer between two grants."""
 
 
 class Telling(Faults):
@@ -76,20 +78,25 @@ class Telling(Faults):
     # -- the live view -------------------------------------------------------------------------------------------------
 
     def _query(self, number: int, registers: int) -> None:
-        asked = {w for w in self._ready if w not in self._granted_at and w not in self._lost and w not in self._foreign}
-        self._replies[number] = (time.monotonic() + QUERY_TIMEOUT_S, set(asked), [])
+        present = self._ready - self._lost - self._foreign.keys()
+        asked = present if registers else present - self._granted_at.keys()
+        limit = REGISTERS_TIMEOUT_S if registers else QUERY_TIMEOUT_S
+        self._replies[number] = (time.monotonic() + limit, set(asked), [])
         for worker in sorted(asked):
             self._send(worker, encode(FrameType.QUERY, number, registers))
         if not asked:
             self._reply(number)
 
     def _status(self, worker: int, number: int, packed: bytes) -> None:
-        entry = self._replies.get(number)
-        if entry is None:
+        # Late for its own question, it is as good for the next one that waits for this worker.
+        waiting = (number, *self._replies)
+        number = next((n for n in waiting if n in self._replies and worker in self._replies[n][1]), -1)
+        if number < 0:
             return
-        entry[2].append(msgpack.unpackb(packed, strict_map_key=False))
-        entry[1].discard(worker)
-        if not entry[1]:
+        _deadline, missing, found = self._replies[number]
+        found.append(msgpack.unpackb(packed, strict_map_key=False))
+        missing.discard(worker)
+        if not missing:
             self._reply(number)
 
     def _reply(self, number: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cosim.core.codec import VERSION, Frame, FrameType, encode
+from cosim.core.codec import VERSION, Frame, FrameType, WireError, encode
 from cosim.core.plan import Plan
 from cosim.core.time import fmt
 from cosim.run.foreign import Foreign
@@ -19,6 +19,7 @@ from cosim.run.hostview import merge_waits
 from cosim.run.hostwire import HEARTBEAT, error_fields, pack_welcome, unpack_beat, unpack_reports
 from cosim.run.hub import Hub
 from cosim.run.hubparts import HubLink, Journal, live_view
+from cosim.run.hubview import REGISTERS_TIMEOUT_S
 
 HEARTBEAT_S = 0.5
 QUERY_TIMEOUT_S = 1.2
@@ -67,6 +68,7 @@ class RootHub(Hub):
         self._looked = time.monotonic()
         self._next_beat = 0.0
         self._seen: dict[int, tuple[int, int, int]] = {}  # events, grants, messages by host
+        self._ahead: dict[int, list[Any]] = {}  # by host: batches that came before their DONE
         self._answered: dict[int, int] = {}  # sequence number of each host's last answer
         self.sent = 0
         self._worker_finals: list[Any] = []
@@ -163,7 +165,14 @@ class RootHub(Hub):
             self._now[worker] = max(self._now[worker], min(now, horizon))
 
     def _done(self, worker: int, body: tuple[Any, ...], data: bytes) -> None:
-        super()._done(worker, body, data)
+        seq, now, next_event, next_out, events, batches, side = body
+        if not seq:  # too much for one frame: it belongs to the answer that follows
+            if worker not in self._granted_at:
+                raise WireError("DONE of sequence number 0 must come before the answer to a grant, and none is out")
+            self._ahead.setdefault(worker, []).extend(batches)
+            return
+        batches = [*self._ahead.pop(worker, ()), *batches]
+        super()._done(worker, (seq, now, next_event, next_out, events, batches, side), data)
         self._answered[worker] = body[0]
 
     def _handle(self, worker: int, frame: Frame, data: bytes) -> None:
@@ -233,7 +242,8 @@ class RootHub(Hub):
 
     def _query(self, number: int, registers: int) -> None:
         asked = set(self._present()) & self._ready
-        self._replies[number] = (time.monotonic() + QUERY_TIMEOUT_S, set(asked), [])
+        limit = QUERY_TIMEOUT_S + (REGISTERS_TIMEOUT_S if registers else 0)  # hosts wait for their workers
+        self._replies[number] = (time.monotonic() + limit, set(asked), [])
         for worker in sorted(asked):
             self._send(worker, encode(FrameType.QUERY, number, registers))
         if not asked:

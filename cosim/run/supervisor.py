@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -327,9 +328,10 @@ class Supervisor(Crew):
 
     def _write_state(self) -> None:
         control = str(self._sockets / "control") if self._sockets else ""
-        self.directory.write(
-            "run.json", {"pid": os.getpid(), "control": control, "topology": self.plan.name, "state": self.state}
-        )
+        info = {"pid": os.getpid(), "control": control, "topology": self.plan.name, "state": self.state}
+        if self.result is not None:
+            info["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+        self.directory.write("run.json", info)
 
     def _note(self, event: str, **fields: Any) -> None:
         self.log.own(event, **fields)
@@ -400,7 +402,7 @@ class Supervisor(Crew):
         number = len(self._queries) + 1
         self._queries[number] = anyio.Event()
         await self._hub.command("query", number, int(registers))
-        with anyio.move_on_after(2.0):
+        with anyio.move_on_after(4.0 if registers else 2.0):
             await self._queries[number].wait()
         return {**self._views.pop(number, {"workers": [], "clocks": [], "waits": []}), "state": self.state}
 

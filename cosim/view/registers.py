@@ -16,6 +16,7 @@ from cosim.errors import UsageError
 from cosim.view.text import grid
 
 _ELEMENT = re.compile(r"(.+?)<(\d+)>\Z")
+_ADDRESS = re.compile(r"(.*_)?(address|addr|offset)\Z", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+?\D)(\d+)(\D*)\Z")
 
 
@@ -125,6 +126,12 @@ def decode(fields: Iterable[Field], value: int) -> dict[str, int]:
     return {field.name: value >> field.lo & field.ones for field in fields}
 
 
+def address(field: str, value: int, lo: int) -> str | None:
+    """The address that a field holds as text; None if it is no address. Such a field lies at the address's own bits: bit `lo`
+    of the register is bit `lo` of the address (IHI 0069 12, IHI 0070 6.3: Physical_Address, Offset, ADDR)."""
+    return f"{value << lo:#x}" if lo and _ADDRESS.match(field) else None
+
+
 def values_of(block: Block | None, values: Mapping[str, int], wanted: Iterable[str]) -> list[dict[str, Any]]:
     """Register values with their fields: the `wanted` ones, or all; [{name, offset, value, width, fields}].
 
@@ -135,7 +142,10 @@ def values_of(block: Block | None, values: Mapping[str, int], wanted: Iterable[s
         missing = [name for name in wanted if name not in values]
         if missing:
             raise UsageError(f"register must be one of {', '.join(values)}, not {missing[0]!r}", code="no-register")
-        return [{"name": n, "offset": None, "value": values[n], "width": 64, "fields": {}} for n in wanted or values]
+        return [
+            {"name": n, "offset": None, "value": values[n], "width": 64, "fields": {}, "addresses": {}}
+            for n in wanted or values
+        ]
     chosen = [find_register(block, name) for name in wanted] or [(block[n], i) for n, i in map(_split, values)]
     found = []
     for reg, index in chosen:
@@ -147,7 +157,18 @@ def values_of(block: Block | None, values: Mapping[str, int], wanted: Iterable[s
             value = values.get(name, 0)  # elements that are 0 are left out of a snapshot
             offset = reg.offset + (0 if number is None else number - reg.first) * reg.step
             fields = decode(reg.fields, value)
-            found.append({"name": name, "offset": offset, "value": value, "width": reg.width, "fields": fields})
+            lows = {field.name: field.lo for field in reg.fields}
+            texts = {n: text for n, v in fields.items() if (text := address(n, v, lows[n]))}
+            found.append(
+                {
+                    "name": name,
+                    "offset": offset,
+                    "value": value,
+                    "width": reg.width,
+                    "fields": fields,
+                    "addresses": texts,
+                }
+            )
     return found
 
 
@@ -163,7 +184,10 @@ def values_table(entries: Iterable[Mapping[str, Any]], every_field: bool) -> Tab
         table.add_column(column, justify="right" if column == "value" else "left", no_wrap=True)
     table.add_column("fields", overflow="fold")
     for entry in entries:
-        shown = [f"{n}={v if v < 10 else hex(v)}" for n, v in entry["fields"].items() if v or every_field]
+        texts = entry["addresses"]
+        shown = [
+            f"{n}={texts.get(n) or (v if v < 10 else hex(v))}" for n, v in entry["fields"].items() if v or every_field
+        ]
         offset = "" if entry["offset"] is None else f"{entry['offset']:#06x}"
         value = f"{entry['value']:#0{2 + entry['width'] // 4}x}"
         table.add_row(offset, Text(entry["name"]), value, Text(" ".join(shown)))

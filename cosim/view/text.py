@@ -86,8 +86,10 @@ def progress_line(progress: dict[str, int], rate: float, test: str) -> str:
     )
 
 
-def ps_rows(view: dict[str, Any] | None, plan: dict[str, Any], host: str) -> list[dict[str, Any]]:
-    """Rows of `cosim ps`: node, pid, worker, host, sim_time_ps, state."""
+def ps_rows(
+    view: dict[str, Any] | None, plan: dict[str, Any], host: str, end_ps: int | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `cosim ps`: node, pid, worker, host, sim_time_ps, state; `end_ps` is the simulated time of a run that is over."""
     names = [node["name"] for node in plan["nodes"]]
     workers = {} if view is None else {w["worker"]: w for w in view["workers"]}
     clocks = {} if view is None else dict(view["clocks"])
@@ -101,11 +103,21 @@ def ps_rows(view: dict[str, Any] | None, plan: dict[str, Any], host: str) -> lis
                     "pid": entry["pid"] if entry else None,
                     "worker": worker,
                     "host": entry.get("host", host) if entry else host,
-                    "sim_time_ps": clocks.get(names[node], entry["now"] if entry else None),
+                    "sim_time_ps": clocks.get(names[node], entry["now"] if entry else end_ps),
                     "state": entry["state"] if entry else "ended",
                 }
             )
     return sorted(rows, key=lambda row: row["node"])
+
+
+def ended_line(result: dict[str, Any], ended: str) -> str:
+    """How, when and after how long a run ended: from its result.json and the time in its run.json."""
+    text = f"run is over: {result['status']}"
+    if ended:
+        text += f", ended {ended}"
+    if "wall_s" in result:
+        text += f", after {result['wall_s']:.2f} s; {fmt(result['sim_time_ps'])} simulated"
+    return text
 
 
 def ps_table(rows: list[dict[str, Any]]) -> Table:
