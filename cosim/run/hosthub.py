@@ -38,6 +38,7 @@ from cosim.run.hostwire import (
     pack_parcels,
     pack_reports,
     pack_side,
+    split_batches,
     unpack_parcel,
 )
 from cosim.run.hub import Hub
@@ -220,21 +221,15 @@ class HostHub(Hub):
         report = self.barrier.close()
         batches = [batch for host in sorted(self._outbox) for batch in pack_parcels(host, self._outbox[host])]
         self._outbox, self._outbox_bytes, self._outbox_arrival, self._open = {}, 0, NEVER, False
+        ahead, rest = split_batches(batches)
         sides = self._sides()
-        for part in sides[:-1]:
-            self._root.send(encode(FrameType.LOG, part))
-        self._root.send(
-            encode(
-                FrameType.DONE,
-                self._seq,
-                report.now,
-                report.next_event,
-                report.next_out,
-                0,
-                batches,
-                sides[-1] if sides else None,
-            )
-        )
+        side = sides.pop() if sides and sum(len(parcel) for *_, parcel in rest) <= OUTBOX_BYTES else None
+        for packed in sides:
+            self._root.send(encode(FrameType.LOG, packed))
+        for part in ahead:
+            self._root.send(encode(FrameType.DONE, 0, 0, 0, 0, 0, part, None))
+        figures = (report.now, report.next_event, report.next_out)
+        self._root.send(encode(FrameType.DONE, self._seq, *figures, 0, rest, side))
 
     def _sides(self) -> list[bytes]:
         """All side records not sent yet, in parts; the root puts those of all hosts in order."""

@@ -31,6 +31,10 @@ HEARTBEAT = 0
 """Number of a QUERY or STATUS that asks nothing and answers nothing: it tells that the sender lives."""
 
 
+Batch = tuple[int, int, int, bytes]
+"""Of a DONE to the root: host, earliest arrival and wake in ps, parcel."""
+
+
 class Entry(NamedTuple):
     """What one worker sends to one of another host in a grant: numbers of both in the plan, earliest arrival and wake in ps
     (as in `cosim.core.barrier.Out`), the messages as their sender packed them."""
@@ -42,7 +46,7 @@ class Entry(NamedTuple):
     blob: bytes
 
 
-def pack_parcels(host: int, entries: Sequence[Entry]) -> Iterator[tuple[int, int, int, bytes]]:
+def pack_parcels(host: int, entries: Sequence[Entry]) -> Iterator[Batch]:
     """The batches (host, arrival, wake, parcel) of a DONE for one host."""
     first = size = 0
     for place, entry in enumerate(entries):
@@ -53,10 +57,24 @@ def pack_parcels(host: int, entries: Sequence[Entry]) -> Iterator[tuple[int, int
     yield _batch(host, entries[first:])
 
 
-def _batch(host: int, entries: Sequence[Entry]) -> tuple[int, int, int, bytes]:
+def _batch(host: int, entries: Sequence[Entry]) -> Batch:
     arrival, wake = min(e.arrival for e in entries), min(e.wake for e in entries)
     packed: bytes = msgpack.packb(entries, use_bin_type=True)
     return host, arrival, wake, packed
+
+
+def split_batches(batches: Sequence[Batch]) -> tuple[list[Sequence[Batch]], Sequence[Batch]]:
+    """The batches of a DONE as what goes ahead in DONEs of sequence number 0, and what is left for the DONE itself, each of
+    `OUTBOX_BYTES` at most, or of one batch: workers that run at once may together have sent far more than one frame takes."""
+    parts: list[list[Batch]] = [[]]
+    size = 0
+    for batch in batches:
+        if parts[-1] and size + len(batch[3]) > OUTBOX_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(batch)
+        size += len(batch[3])
+    return list(parts[:-1]), parts[-1]
 
 
 def unpack_parcel(data: bytes, own: Iterable[int], sender: Iterable[int]) -> list[Entry]:

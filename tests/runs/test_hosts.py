@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import cosim as public
+from cosim.core.codec import LIMITS
 from cosim.core.journal import read_records
 from cosim.errors import CosimError
 from cosim.run.host_main import LEASE_OVER
@@ -102,6 +103,33 @@ def test_frames_between_hosts_do_not_grow_with_the_nodes_on_a_host(tmp_path: Pat
         beats = 8 * (2 + 2 * json.loads(done.stdout)["wall_s"])
         rates.append((over["frames_up"] - over["grants"], over["frames_down"] - over["grants"], beats))
     assert all(0 <= up_more <= beats and 0 <= down_more <= beats for up_more, down_more, beats in rates), rates
+
+
+_SOURCES = """\
+name: sources
+doc: two nodes say at once more than one frame takes, a third hears it
+system:
+  nodes:
+    - {name: "s${i}", kind: source, count: 2, params: {blocks: 2100, wait_s: 0}}
+    - {name: sink, kind: sink}
+  links:
+    - {from: "s${k}.out", to: sink.into, for: {k: 2}, latency: 1ms}
+models: {source: "tests.support.models:Source", sink: "tests.support.models:Sink"}
+deploy: {hosts: {near: {}, far: {}}, place: [{nodes: "s?", host: near}, {nodes: sink, host: far}]}
+"""
+
+
+def test_more_than_a_frame_in_a_round(tmp_path: Path) -> None:
+    """What the workers of a host have for another one at once, 17 MB here, may be more than a frame takes: it all arrives."""
+    topology = tmp_path / "sources.yaml"
+    topology.write_text(_SOURCES)
+    got = []
+    for name, options in (("local", ("--hosts", "0", "--workers", "0")), ("hosts", ())):
+        done = up(topology, tmp_path / name, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        got.append(json.loads(done.stdout))
+    assert got[1]["counters"]["sink.bytes"] == 2 * 2100 * 4096 > LIMITS.max_frame
+    assert got[0]["digest"] == got[1]["digest"] and len(got[1]["over_hosts"]["hosts"]) == 2
 
 
 def test_rules_place_nodes(tmp_path: Path) -> None:

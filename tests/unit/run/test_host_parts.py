@@ -74,6 +74,18 @@ def test_whatever_comes_from_a_host_is_taken_or_refused(data: bytes) -> None:
             assert str(error)
 
 
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_batches_are_cut_where_a_frame_ends(parcels: list[bytes]) -> None:
+    """A DONE's batches keep their order in parts below the limit; one that is larger goes alone, and the last part stays."""
+    batches = [(host, 5, 6, parcel) for host, parcel in enumerate(parcels)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hostwire, "OUTBOX_BYTES", 50)
+        ahead, rest = hostwire.split_batches(batches)
+    assert [batch for part in [*ahead, rest] for batch in part] == batches
+    assert all(len(part) == 1 or sum(len(batch[3]) for batch in part) <= 50 for part in [*ahead, rest] if part)
+    assert all(ahead) and (rest or not batches)
+
+
 def test_reports_go_in_parts_and_come_back_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports that are too much for one frame go in several; only the last has what the host adds."""
     monkeypatch.setattr(hostwire, "REPORT_BYTES", 50)
