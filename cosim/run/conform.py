@@ -10,33 +10,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from cosim.attach.plan import MMIO_INITIATOR, MMIO_TARGET, WIRE_ROLE
 from cosim.core.codec import FrameType, encode
-from cosim.core.message import DECERR, MMIO, OKAY, POWER, SLVERR, WIRE, Record
+from cosim.core.message import DECERR, KINDS, MMIO, OKAY, POWER, SLVERR, WIRE, Record
 from cosim.core.time import NEVER
-from cosim.run.conform_kit import Input, Neighbour, RuleBroken, Session, Setup
+from cosim.run.conform_kit import Input, LateErrors, Neighbour, RuleBroken, Session, Setup
+from cosim.run.conform_stimulus import ATTR
+from cosim.run.conform_stimulus import Stimulus as Stimulus
+from cosim.run.conform_stimulus import default_stimulus as default_stimulus
+from cosim.run.conform_stimulus import stimulus_from as stimulus_from
 
 MAX_GRANTS = 200_000
-_ATTR = 3
-_TAIL_PS = 100_000_000
 _UNKNOWN_KIND = 1023 * 64 + 63
 _NOT_A_FRAME = b"CSA1\x04\0\0\0\x93\x01\xcf\xff"
 _LIMIT_MESSAGES = 4096
 
 Bound = Callable[[int, int], int]
 """(now, need) to the next bound, above need."""
-
-
-@dataclass
-class Stimulus:
-    """What is done to the node: `inputs` in any order, until `horizon` (ps); `resets` are wire ports that reset the node."""
-
-    inputs: list[Input] = field(default_factory=list)
-    horizon: int = 0
-    resets: tuple[str, ...] = ("reset",)
 
 
 class Verdict(NamedTuple):
@@ -78,30 +71,6 @@ def partitions(clock: int, horizon: int, seed: int) -> dict[str, Bound]:
         "one event": lambda _now, need: need + 1,
         "eager": lambda now, _need: now + 97 * clock + 1,
     }
-
-
-def default_stimulus(ports: dict[str, str], clock: int, seed: int, size: int, count: int = 40) -> Stimulus:
-    """Reads and writes of every target port below `size` bytes, alone and in bursts; lines are left alone."""
-    chance = random.Random(seed)
-    inputs: list[Input] = []
-    tag, last = 0, 0
-    for port, role in ports.items():
-        at = 20 * clock
-        for _ in range(count if role == MMIO_TARGET else 0):
-            at += chance.choice((0, 1, clock, 3 * clock, 50 * clock, 333 * clock))
-            width = chance.choice((4, 4, 8, 8, 1, 2, 64))
-            addr = chance.randrange(max(1, size // width)) * width
-            data: int | bytes = chance.getrandbits(8 * width) if width <= 8 else chance.randbytes(width)
-            which = chance.choice(("read", "write", "post"))
-            if which == "read":
-                inputs.append(Input(at, port, MMIO.Read.code, (tag, addr, width, _ATTR)))
-            elif which == "write":
-                inputs.append(Input(at, port, MMIO.Write.code, (tag, addr, width, data, _ATTR)))
-            else:
-                inputs.append(Input(at, port, MMIO.WritePosted.code, (addr, width, data, _ATTR)))
-            tag += 1
-        last = max(last, at)
-    return Stimulus(inputs, last + _TAIL_PS)
 
 
 class Kit:
@@ -160,7 +129,7 @@ class Kit:
             bound_of = partitions(self.setup.clock, stimulus.horizon, self.setup.seed)[partition]
             self._drive(session, stimulus.horizon, bound_of, twice, ahead)
             off = session.foreign.off_at < NEVER
-            if session.unanswered() and not off and not extra and not twice:
+            if session.unanswered() and not off and not twice:
                 session.broken(
                     "unanswered", f"every request must be completed; open at the end: {session.unanswered()[0]}"
                 )
@@ -217,10 +186,11 @@ class Kit:
             yield "completions with DECERR", lambda: self.error_completions(DECERR)
             yield "completions that come twice", self.duplicate_completions
         yield "power off in mid-transfer", self.power_off
-        resets = () if self._stimulus is None else self._stimulus.resets
-        for port in resets:
-            if self.ports.get(port) == WIRE_ROLE:
-                yield f"reset ({port}) in mid-transfer", lambda port=port: self.reset(port)  # type: ignore[misc]
+        for what in () if self._stimulus is None else self._stimulus.resets:
+            if not isinstance(what, str):
+                yield f"reset ({what.port} {KINDS[what.kind]!r}) in mid-transfer", partial(self.reset, what)
+            elif self.ports.get(what) == WIRE_ROLE:
+                yield f"reset ({what}) in mid-transfer", partial(self.reset, what)
         yield "an input in the past", self.past
         yield "bytes that are no frame", self.garbage
         yield "an unknown message kind", self.unknown_kind
@@ -281,15 +251,21 @@ class Kit:
         self.same(first, second, "partition", "with power off, two partitions must give one message stream")
         return second
 
-    def reset(self, port: str) -> Stream:
-        """The reset line goes up for ten clocks while a request is under way."""
+    def reset(self, what: str | Input) -> Stream:
+        """Reset while a request is under way: the requests that it has got are completed, be it with an error, and completions of
+        its own from before are nobody's, so that nothing may depend on what they say."""
         at = self._middle()
-        extra = [
-            Input(at, port, WIRE.Level.code, (0, 1)),
-            Input(at + 10 * self.setup.clock, port, WIRE.Level.code, (0, 0)),
-        ]
+        if isinstance(what, str):
+            end = at + 10 * self.setup.clock
+            extra = [Input(at, what, WIRE.Level.code, (0, 1)), Input(end, what, WIRE.Level.code, (0, 0))]
+        else:
+            extra = [what._replace(at=at)]
         first, second = self.run("one event", extra=extra), self.run("200 clocks", extra=extra)
         self.same(first, second, "partition", "with a reset, two partitions must give one message stream")
+        late = LateErrors(self.setup, at)
+        third = self.run("200 clocks", neighbour=late, extra=extra)
+        self.same(second, third, "reset", "completions of requests from before the reset must be dropped: OKAY or SLVERR in "
+                                          f"{late.altered} of them must make no difference")  # fmt: skip
         return second
 
     def past(self) -> None:
@@ -328,7 +304,7 @@ class Kit:
             link = next(k.id for k in session.plan.links if k.dst == 0 and k.dst_port == port)
             at = session.now + self.setup.clock
             records = [
-                Record(at, (1 << 40) + n, link, MMIO.Read.code, ((1 << 40) + n, 0, 4, _ATTR))
+                Record(at, (1 << 40) + n, link, MMIO.Read.code, ((1 << 40) + n, 0, 4, ATTR))
                 for n in range(_LIMIT_MESSAGES)
             ]
             session.foreign.granted([])
@@ -429,61 +405,3 @@ def examine(kit: Kit, only: Callable[[str], bool] = lambda _name: True) -> Itera
                 return  # nothing else can be said of it
         else:
             yield Verdict(name, "", "", 0, (), stream.grants if stream else 0, len(stream.records) if stream else 0)
-
-
-def stimulus_from(data: Any, setup: Setup) -> tuple[Stimulus, Setup]:
-    """A stimulus from the plain data of its file (docs/attach.md); ValueError when it is malformed."""
-    from cosim.core.message import KINDS
-    from cosim.core.time import parse_span
-
-    if not isinstance(data, dict):
-        raise ValueError("a stimulus must be a mapping with `inputs`")
-    unknown = set(data) - {"clock", "latency", "service", "horizon", "params", "resets", "inputs"}
-    if unknown:
-        raise ValueError(f"a stimulus must not have {', '.join(sorted(map(str, unknown)))}")
-
-    def span(value: Any) -> int:
-        return value if isinstance(value, int) else parse_span(str(value))
-
-    setup = replace(
-        setup,
-        params={**data.get("params", {}), **setup.params},
-        clock=span(data.get("clock", setup.clock)),
-        latency=span(data.get("latency", setup.latency)),
-        service=span(data.get("service", setup.service)),
-    )
-    names = {f"{kind.protocol}.{kind.name}": kind for kind in KINDS.values()}
-    inputs: list[Input] = []
-    for number, entry in enumerate(data.get("inputs", [])):
-        try:
-            at, port = span(entry["at"]), str(entry["port"])
-            kind, fields = _fields(entry, number, names)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"input {number} of the stimulus must have at, port and what happens: {error!r}") from None
-        if len(fields) != len(kind.fields):
-            raise ValueError(f"input {number}: {kind!r} must have the fields {', '.join(kind.fields)}")
-        inputs.append(Input(at, port, kind.code, fields))
-    last = max((item.at for item in inputs), default=0)
-    horizon = span(data["horizon"]) if "horizon" in data else last + _TAIL_PS
-    return Stimulus(inputs, horizon, tuple(data.get("resets", ("reset",)))), setup
-
-
-def _fields(entry: dict[str, Any], number: int, names: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-    """Kind and fields of one input of a stimulus file; tags are the inputs' numbers."""
-    attr = entry.get("attr", _ATTR)
-    if "read" in entry:
-        return MMIO.Read, (number, entry["read"], entry.get("size", 4), attr)
-    for word in ("write", "post"):
-        if word in entry:
-            data = entry["data"]
-            size = entry.get("size", 4)
-            value = bytes.fromhex(data) if isinstance(data, str) else data
-            if size in (1, 2, 4, 8) and isinstance(value, bytes):
-                value = int.from_bytes(value, "little")
-            rest = (entry[word], size, value, attr)
-            return (MMIO.Write, (number, *rest)) if word == "write" else (MMIO.WritePosted, rest)
-    if "level" in entry:
-        return WIRE.Level, (entry.get("line", 0), entry["level"])
-    if entry["kind"] not in names:
-        raise ValueError(f"input {number}: kind {entry['kind']!r} is not known; --protocol MODULE:NAME imports others")
-    return names[entry["kind"]], tuple(entry.get("fields", ()))

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 from cosim.attach.plan import MMIO_INITIATOR, KindRow, core_kinds
 from cosim.core.barrier import ProtocolViolation
 from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode, pack_records, unpack_records
-from cosim.core.message import KINDS, MMIO, OKAY, Record, from_bus, to_bus
+from cosim.core.message import KINDS, MMIO, OKAY, SLVERR, Record, from_bus, to_bus
 from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
 from cosim.core.time import NEVER, fmt
 from cosim.link.base import LinkClosed
@@ -112,6 +112,25 @@ class Neighbour:
 
     def _store(self, addr: int, data: bytes) -> None:
         self._bytes.update(zip(range(addr, addr + len(data)), data, strict=True))
+
+
+class LateErrors(Neighbour):
+    """After a reset at `at` (ps) completes with SLVERR what the node had asked before; `altered` counts these completions. Those
+    within two clocks of the reset are left alone: a clocked node sees it at its next edge."""
+
+    def __init__(self, setup: Setup, at: int) -> None:
+        super().__init__(setup)
+        self._asked_before = at + setup.latency
+        self._from = at + 2 * setup.clock
+        self.altered = 0
+
+    def answer(self, record: Record, back: int) -> Record | None:
+        """As the memory's, but for the status."""
+        found = super().answer(record, back)
+        if found is None or record.arrival >= self._asked_before or found.arrival < self._from:
+            return found
+        self.altered += 1
+        return found._replace(fields=(found.fields[0], SLVERR, 0))
 
 
 class Session:

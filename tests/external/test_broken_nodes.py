@@ -11,7 +11,7 @@ from cosim.run.conform_kit import Setup
 from tests.external.nodes import ENGINE_STIMULUS, HERE, plain_yaml
 
 BROKEN = sorted(path.stem for path in (HERE / "broken").glob("*.py") if path.stem != "base")
-RULE_OF = {"lookahead": "promise"}
+RULE_OF = {"lookahead": "promise", "abandons": "unanswered", "error_completion": "node-failed"}
 """Nodes whose rule has another name than their file."""
 
 

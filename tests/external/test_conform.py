@@ -25,6 +25,16 @@ def test_the_engine_is_fit() -> None:
     assert len({v.grants for v in verdicts if v.case.startswith("partition: ")}) > 4
 
 
+def test_a_reset_by_an_access() -> None:
+    """`resets` may be an access; one that resets nothing is caught, since what completes afterwards still matters."""
+    data = plain_yaml(ENGINE_STIMULUS)
+    data["resets"] = [{"port": "regs", "post": 0x18, "size": 8, "data": 2}]
+    stimulus, setup = stimulus_from(data, Setup(ENGINE))
+    verdicts = list(examine(Kit(setup, stimulus), lambda name: "reset" in name))
+    assert [(v.case, v.rule) for v in verdicts[1:]] == [("reset (regs mmio.WritePosted) in mid-transfer", "reset")]
+    assert "OKAY or SLVERR in 1 of them" in verdicts[1].text
+
+
 def test_the_memory_in_c_is_fit(tmp_path: Path) -> None:
     """All cases, under the sanitizers."""
     flags = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -63,6 +73,7 @@ def test_a_program_that_is_no_node() -> None:
         {"inptus": []},
         {"inputs": [{"at": "1ns"}]},
         {"inputs": [{"at": "1ns", "port": "x", "kind": "gic_net.Nothing"}]},
+        {"inputs": [], "resets": [{"port": "x"}]},
         {"inputs": [{"at": "1ns", "port": "x", "kind": "mmio.Read", "fields": [1]}]},
     ],
 )
