@@ -58,7 +58,8 @@ class Run:
         return dict(self._supervisor.progress)
 
     async def events(self) -> AsyncIterator[Event]:
-        """What happens, in order, from now to the end: see `Event`. For one reader."""
+        """What happens, in order, to the end: see `Event`. For one reader; of what came before it the last 10,000 are there."""
+        self._supervisor.listened = True
         async for event in self._supervisor.events:
             yield event
 

@@ -36,6 +36,8 @@ from cosim.run.rundir import DIGESTS_FILE, RunDir, digests_text, registers_text,
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
+EVENTS_KEPT = 10_000
+"""Most events that wait for somebody to read them: older ones go while nobody does, and a slow reader gets no more progress."""
 REFUSED_TIMEOUT_S = 2.0
 """How long a foreign node that was refused may take to say so and end."""
 REFUSALS_SHOWN = 50
@@ -87,6 +89,7 @@ class Supervisor(Crew):
         self.started = time.monotonic()
         self.running_after_s: float | None = None
         self.done = anyio.Event()
+        self.listened = False  # whether anybody reads the events
         self._send, self.events = anyio.create_memory_object_stream[Event](math.inf)
         self._hub = ThreadHub() if in_process else ProcessHub()
         self._queries: dict[int, anyio.Event] = {}
@@ -337,8 +340,15 @@ class Supervisor(Crew):
         self.log.own(event, **fields)
 
     def _show(self, kind: str, **data: Any) -> None:
-        if self._send.statistics().open_receive_streams:
-            self._send.send_nowait(Event(kind, data))
+        found = self._send.statistics()
+        if not found.open_receive_streams:
+            return
+        if found.current_buffer_used >= EVENTS_KEPT:
+            if not self.listened:
+                self.events.receive_nowait()
+            elif kind == "progress":
+                return
+        self._send.send_nowait(Event(kind, data))
 
     # -- what the hub tells --------------------------------------------------------------------------------------------
 
