@@ -29,9 +29,10 @@ def ps(run: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     from cosim.run.control import ask
-    from cosim.run.rundir import find_run
+    from cosim.run.rundir import find_run, remove_stale_socket_dirs
     from cosim.view.text import ended_line, ps_rows, ps_table
 
+    remove_stale_socket_dirs()
     directory = find_run(run)
     view = ask(directory, {"ask": "view"})
     result = _result(directory) if view is None else {}
@@ -75,8 +76,11 @@ def why(run: str | None, as_json: bool) -> None:
 @click.argument("node", required=False)
 @click.option("--run", help="Run directory or topology name (default: the latest run).")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="Also events of level debug, such as each PCI function's configuration."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the lines of log.jsonl as they are.")
-def logs(node: str | None, run: str | None, follow: bool, as_json: bool) -> None:
+def logs(node: str | None, run: str | None, follow: bool, every: bool, as_json: bool) -> None:
     """Print the log of NODE (default: all), or the console of that name (host, or a test's guest).
 
     \b
@@ -91,7 +95,7 @@ def logs(node: str | None, run: str | None, follow: bool, as_json: bool) -> None
     names = {entry["name"] for entry in _plan(directory)["nodes"]} | {"cosim"}
     is_console = node is not None and node not in names
     path = console if is_console else directory / "log.jsonl"
-    _follow(path, directory, follow, lambda line: _line(line, node, as_json, is_console))
+    _follow(path, directory, follow, lambda line: _line(line, node, as_json, is_console, every))
     if is_console and not console.exists():
         consoles = sorted(p.stem for p in (directory / "console").glob("*.log"))
         late = ", and none of that name came while the run went on" if follow else ""
@@ -103,7 +107,7 @@ def logs(node: str | None, run: str | None, follow: bool, as_json: bool) -> None
         )
 
 
-def _line(line: str, node: str | None, as_json: bool, is_console: bool) -> str | None:
+def _line(line: str, node: str | None, as_json: bool, is_console: bool, every: bool) -> str | None:
     from cosim.view.text import clean
 
     if is_console:
@@ -113,6 +117,8 @@ def _line(line: str, node: str | None, as_json: bool, is_console: bool) -> str |
         return None
     if as_json:
         return line
+    if entry.get("level") == "debug" and not every:
+        return None
     when = entry.pop("t", entry.pop("wall", ""))
     fields = {k: v for k, v in entry.items() if k not in ("run", "t_ps", "node", "event", "wall", "traceback")}
     text = f"{when:>14} {entry['node']}: {entry['event']}" + "".join(f" {k}={_short(v)}" for k, v in fields.items())
@@ -168,8 +174,9 @@ def down(run: str | None, timeout: float) -> None:
     Example:  cosim down rdn2cfg1
     """
     from cosim.run.control import ask
-    from cosim.run.rundir import find_run
+    from cosim.run.rundir import find_run, remove_stale_socket_dirs
 
+    remove_stale_socket_dirs()
     directory = find_run(run)
     answer = ask(directory, {"ask": "down"})
     if answer is None:

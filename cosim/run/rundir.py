@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,9 @@ from cosim.link.base import IPC_PATH_MAX
 LATEST = "latest"
 DIGESTS_FILE = "digests.json"
 """{node: [messages consumed, digest in hex]}, of a run that came to its end."""
+OWNER_FILE = "owner"
+"""In a socket directory: who made it."""
+_SOCKET_PREFIX = "cosim-"
 _SOCKET_ROOM = len("/cosim-12345678/control")
 
 
@@ -138,18 +141,17 @@ def socket_dir() -> Path:
     Raises:
         UsageError: in none of them could one be made.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base:
-        found = os.stat(base) if os.path.isdir(base) else None
-        if found is None or found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-            base = None
+    remove_stale_socket_dirs()
     reasons = []
-    for folder in filter(None, (base, tempfile.gettempdir(), "/tmp")):
+    for folder in _socket_folders():
         if len(os.fsencode(os.path.abspath(folder))) > IPC_PATH_MAX - _SOCKET_ROOM:
             reasons.append(f"{folder} is too long for a socket's path")
             continue
         try:
-            return Path(tempfile.mkdtemp(prefix="cosim-", dir=folder))
+            path = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir=folder))
+            with open(os.open(path / OWNER_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(_owner(os.getpid()), file)
+            return path
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror}")
     raise UsageError(
@@ -160,9 +162,73 @@ def socket_dir() -> Path:
     )
 
 
+def _socket_folders() -> list[str]:
+    """Where directories for sockets may be made, best first."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        found = os.stat(base) if os.path.isdir(base) else None
+        if found is None or found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            base = None
+    return list(dict.fromkeys(filter(None, (base, tempfile.gettempdir(), "/tmp"))))
+
+
 def remove_socket_dir(path: Path) -> None:
     """Remove a directory made by `socket_dir`."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_stale_socket_dirs(folders: Iterable[str] | None = None) -> list[Path]:
+    """Remove the socket directories of processes that were killed before they could; returns those.
+
+    Only directories of this user that say who made them: a process of this boot and of this PID namespace that is gone.
+
+    Args:
+        folders: where to look; all in which `socket_dir` makes them unless given.
+    """
+    removed = []
+    for folder in _socket_folders() if folders is None else folders:
+        try:
+            with os.scandir(folder) as entries:
+                found = [Path(entry) for entry in entries if entry.name.startswith(_SOCKET_PREFIX)]
+        except OSError:
+            continue
+        for path in filter(_is_stale, found):
+            remove_socket_dir(path)
+            removed.append(path)
+    return removed
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether the process that made this socket directory is gone; False wherever there is a doubt."""
+    try:
+        info = path.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+            return False
+        with open(os.open(path / OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+            owner = json.load(file)
+        here = _owner(os.getpid())
+        if [owner[key] for key in ("boot", "namespace")] != [here[key] for key in ("boot", "namespace")]:
+            return False
+        try:
+            return bool(_owner(int(owner["pid"]))["started"] != owner["started"])
+        except FileNotFoundError:
+            return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _owner(pid: int) -> dict[str, Any]:
+    """What tells a process from all others: pid, start (ticks since boot), boot, PID namespace. FileNotFoundError: it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except ProcessLookupError as error:
+        raise FileNotFoundError(str(error)) from None
+    return {
+        "pid": pid,
+        "started": int(fields[19]),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "namespace": os.readlink("/proc/self/ns/pid"),
+    }
 
 
 def find_run(name: str | None) -> Path:

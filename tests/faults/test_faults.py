@@ -106,12 +106,14 @@ def test_kill_9_of_the_hub(tmp_path: Path) -> None:
 
 
 def test_kill_9_of_the_supervisor(tmp_path: Path) -> None:
-    """No process is left within 5 s."""
+    """No process is left within 5 s, and the next command removes its sockets; those of a run that lives stay."""
     run = tmp_path / "run"
     process = start(ring(tmp_path), run, *ENDLESS)
     wait_running(run, process)
     pids = list(children(process.pid))
     assert len(pids) == 5
+    sockets = Path(json.loads((run / "run.json").read_text())["control"]).parent
+    assert cosim("ps", run).returncode == 0 and sockets.exists()
     process.kill()
     process.communicate()
     deadline = time.monotonic() + LIVENESS_S
@@ -119,6 +121,9 @@ def test_kill_9_of_the_supervisor(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "processes outlive the supervisor"
         time.sleep(0.02)
     assert "gone without a result" in cosim("why", run).stdout
+    assert sockets.exists()
+    assert "gone without a result" in cosim("ps", run).stdout
+    assert not sockets.exists()
 
 
 def test_a_stopped_worker_is_not_a_stall(tmp_path: Path) -> None:
