@@ -37,7 +37,7 @@ class RunLog:
         ).bind(run=run, node="cosim")
 
     def node(self, t_ps: int, node: str, event: str, fields: dict[str, Any]) -> None:
-        """An event of a node at simulated time `t_ps`."""
+        """An event of a node at simulated time `t_ps`; with the field level="debug" `cosim logs` shows it only when asked."""
         clean = {(f"{k}_" if k in ("event", "t_ps", "node", "t") else k): v for k, v in fields.items()}
         with self._writing():
             self._log.info(event, t_ps=t_ps, t=fmt(t_ps), node=node, **clean)

@@ -73,6 +73,8 @@ class PciHost:
             if function.driver == "smmute":
                 self.host.printk(f"smmute {function.name}: {function.bars[0].size >> 17}x2 pages of 512 frames")
             self.record(function)
+        buses = len({function.rid >> 8 for function in self.functions.values()})
+        self.host.node.log("PCI enumerated", functions=len(self.functions), buses=buses, see="cosim lspci")
 
     def host_driver(self, function: PciFunction) -> str:
         """The host's own driver of a function; "" if it has none."""
@@ -110,6 +112,7 @@ class PciHost:
         """Tell the log what the host knows of a function; `cosim lspci` shows the last record of each."""
         self.host.node.log(
             "pci device",
+            level="debug",
             bdf=function.name,
             config=function.config.hex(),
             bars=[[bar.address, bar.size] for bar in function.bars.values()],
