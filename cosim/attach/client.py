@@ -417,7 +417,7 @@ class AttachClient:
         return tag
 
     def done(self, next_event: int = NEVER, next_out: int | None = None, *, now: int | None = None) -> None:
-        """Answer the grant: everything below `stop` (or `now`, if less) is executed.
+        """Answer the grant: everything below `stop` (or `now`, if less) is executed, and all inputs below it were taken.
 
         Args:
             next_event: this node's earliest own event (ps); inputs that it holds are added here.
@@ -428,6 +428,8 @@ class AttachClient:
             raise AttachError("order", "done() must answer a grant")
         reached = self.stop if now is None else min(now, self.stop)
         held = self.peek()
+        if held < reached:
+            raise AttachError("kept-input", f"the input for {held} ps must be taken before {reached} ps")
         event = min(next_event, held)
         out = min(next_event if next_out is None else next_out, held + self.plan.reaction)
         if self.off:

@@ -173,7 +173,7 @@ int csa_post(csa *c, const char *port, uint64_t address, uint32_t size, uint64_t
 /* Drive a level line. */
 int csa_level(csa *c, const char *port, const char *peer, uint64_t line, int level, uint64_t at);
 /* Answer the grant: everything below `now` (c->stop, or less) is executed; the next own event; the earliest later send without a
- * new input, a promise. Inputs that are held are accounted for here. */
+ * new input, a promise. Inputs that are held are accounted for here; those below `now` must have been taken. */
 int csa_done(csa *c, uint64_t next_event, uint64_t next_out, uint64_t now);
 /* A counter, reported as NODE.NAME; `name` must stay. NULL when there are too many. */
 uint64_t *csa_count(csa *c, const char *name);
@@ -612,6 +612,18 @@ static void csa__take_maps(csa *c, csa__in *in) {
     }
 }
 
+/* How many fields a kind must have that this header itself reads; of others, as many as it has. */
+static int csa__fields_of(int code, int otherwise) {
+    switch (code) {
+    case CSA_READ: case CSA_WRITE_POSTED: return 4;
+    case CSA_WRITE: return 5;
+    case CSA_COMPLETION: return 3;
+    case CSA_LEVEL: return 2;
+    case CSA_EPOCH: return 1;
+    default: return otherwise;
+    }
+}
+
 static void csa__take_kinds(csa *c, csa__in *in) {
     csa_value head, names;
     uint32_t i;
@@ -625,6 +637,7 @@ static void csa__take_kinds(csa *c, csa__in *in) {
         r->priority = (int)(csa__uint(in) & 0x7fffffff);
         if (csa__want(in, CSA_T_ARRAY, &names) || csa__skip_items(in, &names, 0)) return;
         r->fields = (int)names.size;
+        if (r->fields != csa__fields_of(r->code, r->fields)) { csa__bad(in, "bus, wire and power kinds must have their fields"); return; }
         c->nkinds = (int)i + 1;
     }
 }
@@ -1339,6 +1352,9 @@ int csa_done(csa *c, uint64_t next_event, uint64_t next_out, uint64_t now) {
     if (c->error[0]) return -1;
     if (!c->granted) return csa__fail(c, "order: csa_done must answer a grant");
     now = csa__min(now, c->stop);
+    if (held < now)
+        return csa__fail(c, "kept-input: the input for %llu ps must be taken before the clock goes on to %llu ps",
+                         (unsigned long long)held, (unsigned long long)now);
     out = csa__min(next_out < next_event ? next_event : next_out, held > CSA_NEVER - c->reaction ? CSA_NEVER : held + c->reaction);
     if (c->off) event = out = CSA_NEVER;
     if (event < now) event = now;

@@ -3,8 +3,9 @@
  *   plan HEX                  ok NAME LINKS REGIONS KINDS | refused: WHY
  *   hello                     HEX of what csa_open would send
  *   take HEX                  a GRANT or BYE: 1, 0 or refused: WHY
- *   inputs | reply TAG VALUE | dma ADDRESS SIZE AT | level AT | done NEXT_EVENT
+ *   inputs | reply TAG VALUE | dma ADDRESS SIZE AT | level AT | done NEXT_EVENT | skip
  *   sent                      HEX of the frame sent last
+ *   error                     the error, which is then not told on stderr
  */
 #define CSA_IMPLEMENTATION
 #include "csa.h"
@@ -87,15 +88,20 @@ static void command(char *text) {
     } else if (!strcmp(text, "level")) {
         sscanf(arg, "%llu", &a);
         csa_level(&c, "irq", NULL, 0, 1, a);
+    } else if (!strcmp(text, "skip")) { /* answer without taking inputs */
+        csa_done(&c, CSA_NEVER, CSA_NEVER, c.stop);
     } else if (!strcmp(text, "done")) {
         sscanf(arg, "%llu", &a);
         csa_done(&c, a, a, c.stop);
     } else if (!strcmp(text, "sent")) {
         for (n = 0; n < c.frame_size; n++) printf("%02x", c.frame[n]);
         printf("\n");
+    } else if (!strcmp(text, "error")) {
+        printf("%s\n", csa_error(&c));
+        c.error[0] = 0;
     } else
         printf("unknown command\n");
-    if (c.error[0] && strcmp(text, "take") && strcmp(text, "plan")) fprintf(stderr, "%s: %s\n", text, c.error);
+    if (c.error[0] && strcmp(text, "take") && strcmp(text, "plan") && strcmp(text, "skip")) fprintf(stderr, "%s: %s\n", text, c.error);
     fflush(stdout);
 }
 

@@ -5,30 +5,38 @@
 #include "csa.h"
 
 static csa c;
-static unsigned char plan[4096];
-static size_t plan_size;
+static unsigned char plan[4096], grant[4096];
+static size_t plan_size, grant_size;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Execute a grant. */
+static uint64_t use(void) {
+    const csa_msg *m;
+    uint64_t sum = 0;
+    while ((m = csa_take(&c))) {
+        sum += m->tag + m->addr + m->data + (m->bytes && m->size ? m->bytes[m->size - 1] : 0);
+        if (m->kind == CSA_READ) csa_reply(&c, m, CSA_OKAY, sum, c.now);
+    }
+    csa_done(&c, CSA_NEVER, CSA_NEVER, c.stop);
+    return sum;
+}
+
 /* Everything that takes bytes from outside: checks, the plan, a grant with its inputs, the answer, the end. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    const csa_msg *m;
     char why[320];
     uint64_t sum = 0;
     csa_check_frame(data, size, NULL, why);
     csa_check_blob(data, size, why);
     csa__reset(&c);
-    if (size && data[0] == 0x9c && !csa_take_plan(&c, data, size)) sum += csa_param(&c, "base", 0);
+    if (size && data[0] == 0x9c && !csa_take_plan(&c, data, size)) {
+        sum += csa_param(&c, "base", 0);
+        if (grant_size && csa_take_frame(&c, grant, grant_size) > 0) sum += use(); /* a good grant under an odd plan */
+    }
     csa__reset(&c);
     if (plan_size && csa_take_plan(&c, plan, plan_size)) abort();
     if (size > 9 && data[4] == CSA_GRANT && data[9] > 0 && data[9] < 0x80) c.grant = (uint64_t)data[9] - 1;
-    if (csa_take_frame(&c, data, size) > 0) {
-        while ((m = csa_take(&c))) {
-            sum += m->tag + m->addr + m->data + (m->bytes ? m->bytes[m->size - 1] : 0);
-            if (m->kind == CSA_READ) csa_reply(&c, m, CSA_OKAY, sum, c.now);
-        }
-        csa_done(&c, CSA_NEVER, CSA_NEVER, c.stop);
-    }
+    if (csa_take_frame(&c, data, size) > 0) sum += use();
     return sum == 0x123456789 ? -1 : 0;
 }
 
@@ -77,6 +85,7 @@ int main(int argc, char **argv) {
         while (n < 4096 && sscanf(line + 2 * n, "%2x", &b) == 1) seeds[nseeds][n++] = (unsigned char)b;
         sizes[nseeds] = n;
         if (n && seeds[nseeds][0] == 0x9c) { memcpy(plan, seeds[nseeds], n); plan_size = n; }
+        if (n > 10 && seeds[nseeds][4] == CSA_GRANT && seeds[nseeds][9] == 1) { memcpy(grant, seeds[nseeds], n); grant_size = n; }
         nseeds++;
     }
     if (!nseeds) return 2;

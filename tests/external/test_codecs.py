@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cosim.attach.client import AttachClient, AttachError
 from cosim.attach.plan import AttachPlan, PlanError
+from cosim.core.message import Record
 from tests.external.fuzz_codec import VECTORS, fuzz, seeds
 from tests.external.nodes import HERE, build
 from tests.vectors import make_attach
@@ -84,6 +86,27 @@ def test_c_plays_the_session(driver: Path) -> None:
         expected.append(step["done"])
     last: dict[str, Any] = ATTACH["session"][3]
     assert ask(driver, [*commands, f"take {last['bye']}", "sent"]) == [*expected, "0", last["report"]]
+
+
+def test_inputs_must_be_taken_before_the_clock_passes_them(driver: Path) -> None:
+    """An answer that leaves an input behind the clock is refused by csa.h and by the Python client, with the input's time."""
+    grant = ATTACH["session"][0]["grant"]
+    said = ask(driver, [f"plan {ATTACH['plan']}", f"take {grant}", "skip", "error"])
+    assert said[2] == "kept-input: the input for 90000 ps must be taken before the clock goes on to 150000 ps"
+    client = AttachClient.__new__(AttachClient)
+    client.plan, client.stop, client._open_grant = make_attach.PLAN, 150_000, True
+    client._kept = [(90_000, 30, 8, 4, Record(90_000, 4, 2, 65, ()))]
+    with pytest.raises(AttachError, match="kept-input: the input for 90000 ps must be taken before 150000 ps"):
+        client.done()
+
+
+def test_c_refuses_bus_kinds_of_another_form(driver: Path) -> None:
+    """A plan whose Read has no fields is refused: csa.h reads them by position."""
+    plan = make_attach.PLAN
+    odd = plan._replace(kinds=tuple(row._replace(fields=()) if row.name == "mmio.Read" else row for row in plan.kinds))
+    assert ask(driver, [f"plan {odd.to_msgpack().hex()}"]) == [
+        "refused: plan: bus, wire and power kinds must have their fields"
+    ]
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "g++"])
