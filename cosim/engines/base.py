@@ -49,7 +49,8 @@ class Engine(Protocol):
     """Places the slots of one run. Used by one task; `stop` may be called at any time, also twice.
 
     An engine whose hosts have their credentials already (`cosim.engines.k8s`) has an attribute `keys`, the run's `RunKeys`: then no
-    others are made, slots have none, and the hosts' incarnation is 0, as their keys are of one run.
+    others are made, slots have none, and the hosts' incarnation is 0, as their keys are of one run. One whose `start` waits for
+    room has an attribute `wait_s`, seconds at most: the run's limit for hosts to join counts from the end of `start`.
     """
 
     async def start(self, slots: Sequence[Slot]) -> None:

@@ -69,6 +69,7 @@ class DaskEngine:
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self._options = read_options("dask", DaskOptions, options)
+        self.wait_s = 2 * self._options.wait  # for the scheduler, then for workers
         self._folder = folder.resolve()
         self._run = secrets.token_hex(8)
         self._client: Any = None

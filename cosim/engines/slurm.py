@@ -41,6 +41,8 @@ NEVER = frozenset(
     "QOSNotAllowed InvalidAccount InvalidQOS JobHeldUser JobHeldAdmin ReqNodeNotAvail NodeDown".split()
 )
 """Reasons of a pending job that waiting does not change (squeue(1), JOB REASON CODES)."""
+UNKNOWN = "UNKNOWN"
+"""State of a job when squeue fails: a controller that is away or overloaded for a while ends no job."""
 _WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"))
 _ALIVE = frozenset(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"))
 
@@ -83,6 +85,7 @@ class SlurmEngine:
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self._options = read_options("slurm", SlurmOptions, options)
+        self.wait_s = self._options.wait
         self._folder = folder.resolve()
         self._programs = Programs()
         self._job = ""
@@ -162,7 +165,7 @@ class SlurmEngine:
         delay = 0.1
         while True:
             now = await self._state()
-            if now.state not in _WAITING:
+            if now.state not in _WAITING and now.state != UNKNOWN:
                 return  # it runs, or has ended already: `poll` says how
             reason = now.reason.partition(",")[0].strip("() ")
             if reason in NEVER or time.monotonic() > deadline:
@@ -226,7 +229,7 @@ class SlurmEngine:
             return None
         self._asked = time.monotonic()
         state = (await self._state()).state
-        if state in _ALIVE or state in _WAITING:
+        if state in _ALIVE or state in _WAITING or state == UNKNOWN:
             return None
         return f"Slurm job {self._job} has ended ({state or 'not known any more'}): {tail(self._job_log)}"
 
@@ -237,9 +240,7 @@ class SlurmEngine:
         except PeerError as error:
             if "Invalid job id" in error.what:
                 return State("", "")
-            if "Unable to contact" in error.what or "must answer" in error.what:
-                return State("RUNNING", "")  # a controller that is away for a while ends no job
-            raise
+            return State(UNKNOWN, error.what)
         state, _, reason = text.strip().partition("|")
         return State(state, reason)
 
@@ -274,17 +275,23 @@ class SlurmEngine:
 
     async def stop(self) -> None:
         """Cancel the job, or end the step, and wait a little for its end; remove the credentials."""
-        await self._programs.stop(STOP_WAIT_S)
-        if self._job and not await self._finished():
-            await self._cancel()
-            deadline = time.monotonic() + STOP_WAIT_S
-            while self._left and time.monotonic() < deadline:
-                self._from_files()
-                await anyio.sleep(0.05)
-            if self._left:  # srun would wait for the task of a node that is cut off
-                await self._cancel("--full", "--signal=KILL")
-        for file in self._folder.glob("*.credential"):
-            file.unlink(missing_ok=True)
+        try:
+            await self._programs.stop(STOP_WAIT_S)
+            await self._end_job()
+        finally:
+            for file in self._folder.glob("*.credential"):
+                file.unlink(missing_ok=True)
+
+    async def _end_job(self) -> None:
+        if not self._job or await self._finished():
+            return
+        await self._cancel()
+        deadline = time.monotonic() + STOP_WAIT_S
+        while self._left and time.monotonic() < deadline:
+            self._from_files()
+            await anyio.sleep(0.05)
+        if self._left:  # srun would wait for the task of a node that is cut off
+            await self._cancel("--full", "--signal=KILL")
 
     async def _cancel(self, *how: str) -> None:
         """scancel, which fails for a job that has ended meanwhile; what it can't reach has a lease."""
@@ -293,7 +300,7 @@ class SlurmEngine:
 
     async def _finished(self) -> bool:
         state = (await self._state()).state
-        return state not in _ALIVE and state not in _WAITING
+        return state not in _ALIVE and state not in _WAITING and state != UNKNOWN
 
     def logs(self, name: str) -> str | None:
         """What a slot has written."""

@@ -135,7 +135,13 @@ class HostsSupervisor(Supervisor):
             "link": "fast" if self.link == "tcp" else self.link,
             "start": self.start,
         }
-        root = {"orders": orders, "silence_s": self._host_limits.silence_s, "incarnations": incarnations}
+        placing = join + getattr(self._engine, "wait_s", 0.0)
+        root = {
+            "orders": orders,
+            "silence_s": self._host_limits.silence_s,
+            "incarnations": incarnations,
+            "placing_s": placing,
+        }
         order = hub_order(self.plan, endpoint, path / "journal", join, self.limits.stall_s, keys=keys, root=root)
         await self._hub.start(order, path / "workers")
         assert self._hub.child is not None
@@ -143,15 +149,16 @@ class HostsSupervisor(Supervisor):
         endpoint = await self._hub.bound(endpoint)
         if self._stop_sent:
             return
-        with anyio.move_on_after(join) as self._starting:
+        with anyio.move_on_after(placing) as self._starting:
             await self._engine.start([self._slot(n, endpoint, incarnations[n], credentials[n]) for n in names])
         if self._starting.cancelled_caught and not self._stop_sent:
             raise PeerError(
-                f"the engine must have taken all hosts within {join:.0f} s, and has not",
+                f"the engine must have taken all hosts within {placing:.0f} s, and has not",
                 code="join-timeout",
                 where="start-up",
                 next_step="look at the engine; a slow one needs a longer --join-limit",
             )
+        await self._hub.command("placed")
         group.start_soon(self._poll)
 
     def _slot(self, name: str, endpoint: str, incarnation: int, credential: bytes) -> Slot:

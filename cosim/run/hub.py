@@ -11,7 +11,7 @@ Events for the supervisor (lists; first item the name):
     stall worker seconds since sim_time (to be answered by `release` or `stalled`)
     reply number {view} | end {report}
 Commands: stop reason | lost worker text | query number registers | release worker (a stall was excused) |
-    stalled worker since {error} (it was not)
+    stalled worker since {error} (it was not) | placed (the engine has started the hosts: the join limit counts from here)
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Hub(Telling):
             elif name == "lost":
                 self._last_words(args[0])
                 self._lose(*args)
+            elif name == "placed":
+                self._began = time.monotonic()
             elif name == "query":
                 self._query(*args)
             elif name == "release":

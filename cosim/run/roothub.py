@@ -38,6 +38,8 @@ class RootHub(Hub):
         silence_s: how long a host that has joined may be silent.
         stall_s: as the hosts' hubs use it.
         incarnations: by host, the number that its HELLO must show.
+        placing_s: how long the engine may take until it has placed the hosts (command ``placed``); the limit for all to be ready
+            counts from then on.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class RootHub(Hub):
         orders: Mapping[str, Any],
         silence_s: float = 3.0,
         incarnations: Mapping[str, int] | None = None,
+        placing_s: float = 0.0,
         **others: Any,
     ) -> None:
         self.whole = plan
@@ -59,6 +62,7 @@ class RootHub(Hub):
         )
         others["stall_s"] = 0.0  # a host that computes sends heartbeats; a worker that stalls is its host's to see
         super().__init__(plan._replace(groups=groups, hosts=()), link, emit, **others)
+        self._began += placing_s
         self.silence_s = silence_s
         self._incarnations = dict(incarnations or {})
         self._heard: dict[int, float] = {}
