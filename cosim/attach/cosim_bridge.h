@@ -205,11 +205,16 @@ public:
 
     /* Join the run; run() does so when this was not called before, as must be to use param(). */
     bool open() {
-        if (opened_) return !*csa_error(node_.get());
+        if (opened_ || *csa_error(node_.get())) return !*csa_error(node_.get());
         opened_ = true;
         std::vector<csa_port> ports;
         for (const auto& [name, role] : roles_) ports.push_back({name.c_str(), role});
-        return csa_open_env(node_.get(), ports.data(), static_cast<int>(ports.size()), lookahead_, 0, model_.c_str()) == 0;
+        const int counters = node_->ncounters; /* those of the model's constructors */
+        const int failed = csa_open_env(node_.get(), ports.data(), static_cast<int>(ports.size()), lookahead_, 0, model_.c_str());
+        node_->ncounters = counters;
+        for (const auto& [event, text] : early_) csa_log(node_.get(), event.c_str(), text.c_str());
+        early_.clear();
+        return !failed;
     }
     /* An integer parameter of the topology. */
     uint64_t param(const char* name, uint64_t otherwise) const { return csa_param(node_.get(), name, otherwise); }
@@ -224,6 +229,7 @@ public:
         return found ? *found : no_counter_;
     }
     void log(const char* event, const std::string& text) {
+        if (!opened_) return early_.emplace_back(event, text), void();
         node_->now = std::max(node_->now, now());
         csa_log(node_.get(), event, text.c_str());
     }
@@ -440,6 +446,10 @@ private:
         trans.set_dmi_allowed(false);
         trans.set_response_status(tlm::TLM_OK_RESPONSE);
         if (trans.get_command() == tlm::TLM_IGNORE_COMMAND) return;
+        if (!trans.get_data_length() || !trans.get_streaming_width())
+            return trans.set_response_status(tlm::TLM_BURST_ERROR_RESPONSE);
+        if (trans.get_byte_enable_ptr() && !trans.get_byte_enable_length())
+            return trans.set_response_status(tlm::TLM_BYTE_ENABLE_ERROR_RESPONSE);
         if (translate_out_) translate_out_(trans, a);
         const char* port = port_of(ports, a);
         if (!port) {
@@ -514,6 +524,7 @@ private:
     uint64_t lookahead_, tick_;
     uint64_t target_ = 0; /* where the present sc_start ends */
     uint64_t no_counter_ = 0;
+    std::vector<std::pair<std::string, std::string>> early_; /* logged before the run was joined */
     bool opened_ = false, started_ = false, waves_asked_ = false;
     sc_core::sc_trace_file* waves_ = nullptr;
     unsigned serving_ = 0; /* accesses that have begun and not been answered */

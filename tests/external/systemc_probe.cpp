@@ -52,6 +52,8 @@ public:
     Checks(sc_core::sc_module_name name, cosim::Bridge& bridge) : sc_module(name), socket("socket"), bridge_(bridge) {
         SC_THREAD(checks);
         SC_THREAD(other);
+        ++bridge_.count("constructed");  // before the run is joined
+        bridge_.log("constructed", "before the run");
     }
 
 private:
@@ -164,6 +166,11 @@ private:
         expect(read(0x20) == 0x8877005544330011 && read(0x8018) == before + 3, "disabled bytes are not written");
         write(0x30, 0x8877665544332211, [](tlm::tlm_generic_payload& trans) { trans.set_streaming_width(4); });
         expect(read(0x30) == 0x88776655, "a streaming burst goes to one address");
+        const auto width = [](tlm::tlm_generic_payload& trans) { trans.set_streaming_width(0); };
+        expect(write(0x30, 0, width).status == tlm::TLM_BURST_ERROR_RESPONSE, "a streaming width of 0 is a burst error");
+        expect(write(0x30, 0, [&enables](tlm::tlm_generic_payload& trans) { trans.set_byte_enable_ptr(enables); }).status ==
+                   tlm::TLM_BYTE_ENABLE_ERROR_RESPONSE,
+               "byte enables of length 0 are an error of their own");
     }
 
     // A slow access of another thread does not hold up those of `checks`.
@@ -280,6 +287,7 @@ int sc_main(int argc, char* argv[]) {
     if (mode == "coarse") sc_core::sc_set_time_resolution(1, SC_NS);
     if (mode == "fine") sc_core::sc_set_time_resolution(10, sc_core::SC_FS);
     cosim::Bridge bridge("bridge", "probe");
+    if (mode == "early") bridge.fail("the model's file is missing");
     if (mode == "sink") {
         Sink sink("sink");
         bridge.mmio_target("bus").bind(sink.bus);

@@ -149,12 +149,13 @@ def probe(program: Path, folder: Path, mode: str, status: int = 0) -> dict[str, 
 
 @needs_systemc
 def test_the_bridge_from_inside(tmp_path: Path, program: Build) -> None:
-    """Data, responses both ways, times, identities, posted writes, parts of bursts, DMI: 29 checks in the model itself, with
-    a time resolution of 1 ps and of 10 fs."""
+    """Data, responses both ways, times, identities, posted writes, parts of bursts, DMI: 31 checks in the model itself, with
+    a time resolution of 1 ps and of 10 fs. What was counted and logged before the run is there."""
     ps, fs = (probe(program(PROBE), tmp_path, mode) for mode in ("checks", "fine"))
-    counters = {"probe.checks": 29, "probe.decode_errors": 1, "probe.refused_identities": 1}
+    counters = {"probe.checks": 31, "probe.constructed": 1, "probe.decode_errors": 1, "probe.refused_identities": 1}
     assert ps["counters"] == fs["counters"] == counters
     assert ps["digest"] == fs["digest"]
+    assert '"constructed"' in (tmp_path / "checks" / "log.jsonl").read_text()
 
 
 @needs_systemc
@@ -171,6 +172,7 @@ def test_amba_pv_attributes_from_inside(tmp_path: Path, program: Build) -> None:
         ("method", "an SC_THREAD must call it, not an SC_METHOD", 10_000),
         ("stop", "the model called sc_stop(): only the run may end itself", 10_000),
         ("coarse", "the time resolution must be 1 ps or finer", 0),
+        ("early", "the model's file is missing", 0),
     ],
 )
 def test_a_model_that_breaks_a_rule(tmp_path: Path, program: Build, mode: str, text: str, time_ps: int) -> None:
