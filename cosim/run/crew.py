@@ -174,8 +174,6 @@ class Crew(ABC):
 
     async def _stall(self, worker: int, seconds: float, since: float, sim_time_ps: int) -> None:
         """A grant has taken long: it is a stall if the process sleeps or has used that much CPU itself; else the machine is."""
-        if self.in_process:
-            return  # one process: its threads share the caller's clock, and the caller can see
         hosted = [self.plan.nodes[n].name for n in self.plan.groups[self.served[worker]]]
         if not set(hosted).isdisjoint(self.limits.free):
             await self._hub.command("release", worker)

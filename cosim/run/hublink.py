@@ -25,6 +25,7 @@ from cosim.node.worker import Worker
 from cosim.run.hub import Hub
 from cosim.run.hub_main import pack_item
 from cosim.run.spawn import Child, start_hub
+from cosim.run.standstill import Look, look
 
 _LENGTH = struct.Struct("<I")
 
@@ -123,7 +124,6 @@ class ProcessHub(HubEnd):
         self._open = True
         await self._flush()
 
-
     async def bound(self, endpoint: str) -> str:
         """The first event: where it listens, with the port that it got.
 
@@ -149,16 +149,21 @@ class ThreadHub(HubEnd):
         self._switch = Switch()
         self._commands: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._workers: list[tuple[Worker, threading.Thread]] = []
 
     def start(self, plan: Plan, journal: Path, stall_s: float) -> None:
         """Start both threads."""
         hub = Hub(plan, self._switch, self._emit, journal=journal, commands=self._pending, stall_s=stall_s)
         for index in range(len(plan.groups)):
             worker = Worker(self._switch.connect(f"w{index}"), f"w{index}")
-            self._spawn(f"worker w{index}", worker.serve, index)
+            self._workers.append((worker, self._spawn(f"worker w{index}", worker.serve, index)))
         self._spawn("hub", hub.run, None)
 
-    def _spawn(self, name: str, target: Callable[[], Any], worker: int | None) -> None:
+    def look(self, worker: int) -> Look | None:
+        """What a worker's thread does now; None when it is not in an event."""
+        return look(*self._workers[worker])
+
+    def _spawn(self, name: str, target: Callable[[], Any], worker: int | None) -> threading.Thread:
         def body() -> None:
             try:
                 target()
@@ -179,6 +184,7 @@ class ThreadHub(HubEnd):
         thread = threading.Thread(target=body, name=f"cosim {name}", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _emit(self, event: list[Any]) -> None:
         try:

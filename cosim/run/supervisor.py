@@ -33,6 +33,7 @@ from cosim.run.logging import RunLog
 from cosim.run.metrics import Metrics
 from cosim.run.outcome import Outcome
 from cosim.run.rundir import DIGESTS_FILE, RunDir, digests_text, registers_text, remove_socket_dir, socket_dir
+from cosim.run.standstill import Standstill
 from cosim.topo.placement import TRAFFIC_FILE, Traffic
 
 END_TIMEOUT_S = 4.0
@@ -92,6 +93,7 @@ class Supervisor(Crew):
         self.listened = False  # whether anybody reads the events
         self._send, self.events = anyio.create_memory_object_stream[Event](math.inf)
         self._hub = ThreadHub() if in_process else ProcessHub()
+        self._standstill = Standstill(self.limits.stall_s, self.limits.free)
         self._queries: dict[int, anyio.Event] = {}
         self._views: dict[int, dict[str, Any]] = {}
 
@@ -200,6 +202,15 @@ class Supervisor(Crew):
                 with anyio.move_on_after(1.0):
                     await self._hub.child.wait()
             self._hub_gone()
+
+    async def _stall(self, worker: int, seconds: float, since: float, sim_time_ps: int) -> None:
+        """In one process what counts is whether events are finished; see `Crew._stall` for processes."""
+        if not isinstance(self._hub, ThreadHub):
+            await super()._stall(worker, seconds, since, sim_time_ps)
+        elif error := self._standstill.judge(worker, self._hub.look(worker)):
+            await self._hub.command("stalled", worker, since, error)
+        else:
+            await self._hub.command("release", worker)
 
     def _came(self, name: str, args: list[Any]) -> None:
         """A worker has joined, or in a run over hosts a host has."""

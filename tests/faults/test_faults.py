@@ -51,6 +51,24 @@ def test_a_worker_that_sleeps_is_a_stall(tmp_path: Path) -> None:
     assert result(tmp_path / "run")["errors"][0]["code"] == "worker-stalled"
 
 
+@pytest.mark.parametrize("model", ["Spins", "Sleeps"])
+def test_an_event_that_never_ends_in_one_process(tmp_path: Path, model: str) -> None:
+    """With --workers 0, too, a model that loops or sleeps for ever is named, with its simulated time and its line: exit 4."""
+    done = up(ring(tmp_path, model), tmp_path / "run", "--workers", "0", "--stall-limit", "1")
+    assert done.returncode == 4, done.stderr
+    assert "n1 must end each of its events within 1 s, and is still in one of 50ns of simulated time" in done.stderr
+    (error,) = result(tmp_path / "run")["errors"]
+    assert (error["code"], error["node"], error["sim_time_ps"]) == ("worker-stalled", "n1", 50_000)
+    assert error["where"].split(":")[0].endswith("tests/support/models.py")
+
+
+def test_much_work_in_one_process_is_no_stall(tmp_path: Path) -> None:
+    """A grant that takes several limits is well as long as events end."""
+    options = ("--set", "work_us=250000", "--set", "rounds=12", "--workers", "0", "--stall-limit", "1", "--json")
+    done = up(ring(tmp_path), tmp_path / "run", *options)
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "passed"), done.stderr
+
+
 @pytest.mark.parametrize("workers", ["per-node", "0"])
 def test_nodes_that_wait_for_each_other_for_ever(tmp_path: Path, workers: str) -> None:
     """Exit 3 at once, and the text says who waits for what from whom."""
@@ -121,7 +139,6 @@ def test_kill_9_of_the_supervisor(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "processes outlive the supervisor"
         time.sleep(0.02)
     assert "gone without a result" in cosim("why", run).stdout
-    assert sockets.exists()
     assert "gone without a result" in cosim("ps", run).stdout
     assert not sockets.exists()
 

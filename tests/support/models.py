@@ -74,6 +74,17 @@ class Sleeps(Ring):
         self.out.send(None, TOKEN.Token, n + 1)
 
 
+class Spins(Ring):
+    """Loops for ever, without an await, at the third token."""
+
+    @on(TOKEN.Token)
+    def token(self, _peer: Peer, n: int) -> None:
+        """Loop at the third."""
+        while n >= 3:
+            n += 1
+        self.out.send(None, TOKEN.Token, n + 1)
+
+
 class Waits(Node):
     """A task that waits for a token that its peer would send after its own."""
 
