@@ -31,6 +31,7 @@ from cosim.run.foreign import Foreign
 from cosim.run.hostwire import (
     HEARTBEAT,
     OUTBOX_BYTES,
+    RECEIVED,
     Entry,
     error_text,
     outs,
@@ -123,6 +124,8 @@ class HostHub(Hub):
             if self._stop != ORPHANED:
                 self._farewell(self._stop)
                 self._last_report()
+                self._await_receipt()
+            if self._stop != ORPHANED:
                 self.emit(["end", {}])
         except LinkClosed as closed:
             self._orphan(str(closed))
@@ -252,6 +255,20 @@ class HostHub(Hub):
         reports = [msgpack.packb(self._finals[worker], use_bin_type=True) for worker in sorted(self._finals)]
         for part in pack_reports(reports, last):
             self._root.send(encode(FrameType.BYE, self._stop or "", part))
+
+    def _await_receipt(self) -> None:
+        """Stay until the root has all: what is on its way when a socket closes is lost once the other end writes to it."""
+        self._heard = time.monotonic()
+        while (left := self._heard + self._lease - time.monotonic()) > 0:
+            data = self._root.receive(int(left * 1000) + 1)
+            if data is not None:
+                self._heard = time.monotonic()
+                frame = decode(data)
+                if frame.type is FrameType.BYE and frame.body[0] == RECEIVED:
+                    return
+        self._orphan(
+            f"the root hub must tell within {self._lease:g} s (--lease) that it has the last report, and did not"
+        )
 
     # -- with the workers ----------------------------------------------------------------------------------------------
 

@@ -22,11 +22,13 @@ PARCEL_BYTES = 4 << 20
 """Most bytes of blobs in one parcel, but for a blob that has more by itself."""
 OUTBOX_BYTES = 8 << 20
 """A host that has so much to send reports to the root before it goes on: half of what a frame may have."""
-REPORT_BYTES = 4 << 20
-"""Most bytes of reports in one BYE or STATUS, but for one that has more by itself."""
-SIDE_BYTES = 4 << 20
+REPORT_BYTES = SIDE_BYTES = 256 << 10
+"""Most bytes of reports in one BYE or STATUS, and of side records in one frame, but for one that has more by itself. On a slow
+network a host is heard when a whole frame has come."""
 WELCOME_BYTES = 256 << 20
 """Most bytes of a plan once it is unpacked."""
+RECEIVED = "received"
+"""Reason of the BYE with which the root answers the last part of a host's: then the host may close its connection."""
 HEARTBEAT = 0
 """Number of a QUERY or STATUS that asks nothing and answers nothing: it tells that the sender lives."""
 

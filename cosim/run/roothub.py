@@ -16,7 +16,7 @@ from cosim.core.plan import Plan
 from cosim.core.time import fmt
 from cosim.run.foreign import Foreign
 from cosim.run.hostview import merge_waits
-from cosim.run.hostwire import HEARTBEAT, error_fields, pack_welcome, unpack_beat, unpack_reports
+from cosim.run.hostwire import HEARTBEAT, RECEIVED, error_fields, pack_welcome, unpack_beat, unpack_reports
 from cosim.run.hub import Hub
 from cosim.run.hubparts import HubLink, Journal, live_view
 from cosim.run.hubview import REGISTERS_TIMEOUT_S
@@ -186,6 +186,7 @@ class RootHub(Hub):
             if last is not None:
                 self._finals[worker] = last
                 self._seen[worker] = last["events"], last["grants"], 0
+                self._send(worker, encode(FrameType.BYE, RECEIVED, None))
         else:
             super()._handle(worker, frame, data)
 

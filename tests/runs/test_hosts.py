@@ -16,6 +16,7 @@ import pytest
 import cosim as public
 from cosim.core.codec import LIMITS
 from cosim.core.journal import read_records
+from cosim.engines.registry import ENGINES
 from cosim.errors import CosimError
 from cosim.run.host_main import LEASE_OVER
 from cosim.topo.load import load
@@ -130,6 +131,16 @@ def test_more_than_a_frame_in_a_round(tmp_path: Path) -> None:
         got.append(json.loads(done.stdout))
     assert got[1]["counters"]["sink.bytes"] == 2 * 2100 * 4096 > LIMITS.max_frame
     assert got[0]["digest"] == got[1]["digest"] and len(got[1]["over_hosts"]["hosts"]) == 2
+
+
+def test_a_last_report_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose last report takes longer than its heartbeats' pause stays until the root has it: a passed run stays one."""
+    monkeypatch.setitem(ENGINES, "local", "tests.support.engines:SlowUplink")
+    options = {"hosts": 2, "workers": 1, "listen": "127.0.0.1:0", "host_limit_s": 60.0, "lease_s": 60.0}
+    got = public.run(
+        ring(tmp_path), run_dir=tmp_path / "run", allow_models=ALLOW, set={"nodes": 120, "rounds": 6}, **options
+    )
+    assert (got["status"], got["errors"]) == ("passed", [])
 
 
 def test_rules_place_nodes(tmp_path: Path) -> None:
