@@ -35,6 +35,8 @@ _DONE = FrameType.DONE  # bound once: an attribute of an enum class costs a call
 JOIN_TIMEOUT_MS = 120_000
 SIDE_BYTES = 4 << 20
 """Most bytes of side records in one frame: far below what a frame may have."""
+GC_THRESHOLD = (10_000, 10, 10)
+"""Models make few cycles and keep much: at the interpreter's 700 a tenth of a long run goes into looking for them."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
 _WIDEST = 1 << 64
@@ -153,6 +155,7 @@ class Worker:
                     raise ModelFault(model.name, 0, f"{type(error).__name__}: {error}", "model-setup") from error
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
 
     def _loop(self) -> int:
         while True:
