@@ -32,6 +32,7 @@ from cosim.run.hubparts import grant_frames
 from cosim.run.replay import Comparison, Difference, Replayed, Script, Step, Tell, check_digests
 from cosim.run.spawn import child_environment
 
+END_TIMEOUT_S = 4.0
 _SHORT_STEPS = 10_000
 """A node that answers short of a clock that it had reached in the run, so often, does not get there."""
 
@@ -86,6 +87,7 @@ class ForeignReplay:
         self._identity = script.node.name.encode()
         self._seq = 0
         self._now = 0
+        self._over = False  # it has answered BYE
 
     def run(self) -> Replayed:
         """Replay to the end of the journal, or to `until`.
@@ -109,8 +111,10 @@ class ForeignReplay:
                     )
                 raise
             finally:
+                if self._attended:
+                    self._end()
+                self._link.close()  # a program that still runs sees it, and closes its waveforms
                 self._end()
-                self._link.close()
         finally:
             if not self._own:
                 signal.signal(signal.SIGINT, before)
@@ -142,7 +146,12 @@ class ForeignReplay:
             if self._own:
                 guard = [sys.executable, "-m", "cosim.run.guard", str(os.getpid()), *argv]
                 self._process = subprocess.Popen(
-                    guard, stdin=subprocess.DEVNULL, cwd=self._external["cwd"], process_group=0, env=environment
+                    guard,
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,
+                    cwd=self._external["cwd"],
+                    process_group=0,
+                    env=environment,
                 )
             else:
                 self._process = subprocess.Popen(argv, env=environment)
@@ -155,8 +164,9 @@ class ForeignReplay:
         process = self._process
         if process is None:
             return
-        if self._attended:
-            process.wait()  # the debugger ends when its user says so
+        with suppress(subprocess.TimeoutExpired):
+            # A debugger ends when its user says so; an end is worth waiting for when there is something to be written.
+            process.wait(None if self._attended else END_TIMEOUT_S if self._over or self._wave else 0)
         for pid in processes_with(str(self._folder / "token").encode()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -171,7 +181,7 @@ class ForeignReplay:
             node=self.script.node.name,
             sim_time_ps=self._now,
             where="replay",
-            next_step="docs/attach.md explains the rule" if code != "node-lost" else "",
+            next_step="" if code in ("node-lost", "node-failed") else "docs/attach.md explains the rule",
         )
 
     # -- frames --------------------------------------------------------------------------------------------------------
@@ -246,6 +256,7 @@ class ForeignReplay:
         final = self._wanted(FrameType.BYE)
         try:
             entry = self._foreign.final(final.body[1])[3][0]
+            self._over = True
         except ProtocolViolation as error:
             raise self._broken(error.rule, error.text) from None
         if whole:
