@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import zlib
@@ -16,7 +15,7 @@ from cosim.core.journal import HEADER, read_records
 from cosim.errors import UsageError
 from cosim.run.replay import Difference, PythonReplay, Script
 from tests.support.fickle_models import CHANGED, WIDE
-from tests.support.runs import command, cosim, result, ring, up
+from tests.support.runs import command, cosim, environment, result, ring, up
 
 PLACEMENTS = ("per-node", "2", "0")
 ALLOW = ("--allow-models", "tests.support")
@@ -94,7 +93,7 @@ def test_the_command(runs: dict[str, Path]) -> None:
     for how, code in (("late", 1), ("raise", 3)):
         done = subprocess.run(
             command("replay", run, "n1", "--json", *ALLOW),
-            env={**os.environ, CHANGED: how},
+            env={**environment(), CHANGED: how},
             text=True,
             capture_output=True,
             timeout=60,
@@ -108,10 +107,17 @@ def test_the_command(runs: dict[str, Path]) -> None:
 
 
 def test_a_run_that_failed_fails_again(tmp_path: Path) -> None:
-    """The journal ends in the grant in which the model raised; the replay raises there too, at the same time."""
+    """The journal ends in the grant in which the model raised; the replay raises there too, and --pdb stops in its frame."""
     assert up(ring(tmp_path, "Raises"), tmp_path / "run").returncode == 3
-    done = cosim("replay", tmp_path / "run", "n1", *ALLOW)
-    assert done.returncode == 3
+    done = subprocess.run(
+        command("replay", tmp_path / "run", "n1", "--pdb", *ALLOW),
+        input="p ('in the frame', n)\nq\n",
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 3 and "('in the frame', 5)" in done.stdout, done.stderr
     assert "model n1 failed at 50ns: ValueError: the third token is bad luck; the journal ends there too" in done.stderr
 
 
@@ -180,7 +186,7 @@ def test_integers_beyond_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     topology.write_text(
         topology.read_text().replace("tests.support.models:Ring\n", "tests.support.fickle_models:Wide\n")
     )
-    done = up(topology, tmp_path / "run")
+    done = up(topology, tmp_path / "run", "--workers", "0" if wide == "counter" else "2")
     assert done.returncode == 3, done.stderr
     error = result(tmp_path / "run")["errors"][0]
     assert shown in error["what"] and error["node"].startswith("n")
