@@ -200,7 +200,7 @@ class DaskEngine:
     # -- watching ------------------------------------------------------------------------------------------------------
 
     async def poll(self) -> list[Exit]:
-        """See `Engine.poll`. A scheduler that is gone ends nothing: the commands do not need it."""
+        """See `Engine.poll`. A scheduler that is gone is not told of: its workers live on for half a minute, then the hubs see it."""
         ended = []
         for name, (worker, future) in list(self._tasks.items()):
             if future.status in ("finished", "error"):
