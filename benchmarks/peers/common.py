@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass
+
+from cosim.bench.cpu import process_cpu
 
 WARM_UP = 10
 """As in `cosim.bench.plans`: one operation in so many is not measured, at the start."""
@@ -71,18 +72,6 @@ class Sampler:
             return 0.0
         (t0, c0), (t1, c1) = inside[0], inside[-1]
         return (c1 - c0) / (t1 - t0) * (ended - began)
-
-
-def process_cpu(pid: int) -> float:
-    """CPU seconds of all threads of a process; 0 if it is gone."""
-    total = 0
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                total += int(file.read().split()[0])
-    except OSError:
-        return 0.0
-    return total / 1e9
 
 
 def arguments(workloads: tuple[str, ...], variants: tuple[str, ...] = ()) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 
+from cosim.bench.cpu import process_cpu
 from cosim.bench.floor import Floor
 from cosim.bench.models import BEGAN, BEGAN_CPU, ENDED, ENDED_CPU
 from cosim.bench.plans import first_measured, place
@@ -110,18 +111,6 @@ class _Meter:
             return 0.0
         (begin, used), (end, more) = self._samples[0], self._samples[-1]
         return (more - used) / (end - begin) if end > begin else 0.0
-
-
-def process_cpu(pid: int) -> float:
-    """CPU seconds of all threads of a process so far, from /proc (schedstat counts nanoseconds); 0 if it is gone."""
-    total = 0
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                total += int(file.read().split()[0])
-    except OSError:
-        return 0.0
-    return total / 1e9
 
 
 def cpu_of_all() -> float:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, process_cpu, run_plan
+from cosim.bench.cpu import process_cpu
+from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, run_plan
 from cosim.bench.plans import endless, place
 from cosim.errors import UsageError
 from cosim.run.supervisor import Supervisor

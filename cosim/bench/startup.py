@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, cpu_of_all, process_cpu, run_plan
+from cosim.bench.cpu import process_cpu
+from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, cpu_of_all, run_plan
 from cosim.bench.plans import endless, place
 from cosim.run.supervisor import Supervisor
 

@@ -30,6 +30,8 @@ GITS_CTLR, CBASER, CWRITER, CREADR, BASER, SGIR = 0x0, 0x80, 0x88, 0x90, 0x100, 
 PAGES_64K = 2 << 8
 DEV = 0x10
 NONE = 1023
+LPI, VLPI, DB = 8200, 8300, 8400
+"""The interrupts of `with_lpi` and `with_vpes`."""
 
 
 class GicMachine:
@@ -252,3 +254,33 @@ def sync(rd: int) -> bytes:
 def vsync(vpeid: int) -> bytes:
     """VSYNC."""
     return encode("VSYNC", vpeid=vpeid)
+
+
+def with_lpi(n: int = 2, version: str = "4.1", *, enable: bool = True) -> GicMachine:
+    """Event 1 is LPI of PE 0."""
+    gic = GicMachine(version, n)
+    gic.config(LPI, enable=enable)
+    gic.do(mapti(1, LPI, 0), sync(0))
+    return gic
+
+
+def with_vpes(n: int = 2, version: str = "4.1") -> GicMachine:
+    """vPE 1 at PE 0, vPE 2 at the last PE; event 1 is VLPI of vPE 1; doorbells DB and DB + 1."""
+    gic = GicMachine(version, n)
+    for lpi in (DB, DB + 1):
+        gic.config(lpi, 0x80)
+    gic.config(VLPI, base=VCONF)
+    gic.do(gic.vmapp(1, 0, doorbell=DB), gic.vmapp(2, n - 1, doorbell=DB + 1), vmapti(1, VLPI, 1), vsync(1), vsync(2))
+    if version == "4.1":
+        gic.do(*[encode("VSGI", vpeid=1, sgi=s, enable=1, group=1, priority=0xA0) for s in range(16)], vsync(1))
+    return gic
+
+
+def sgir(gic: GicMachine, vpeid: int, sgi: int) -> None:
+    """Write GITS_SGIR."""
+    gic.write(GITS + SGIR, vpeid << 32 | sgi, 8)
+
+
+def deschedule(gic: GicMachine, flags: int = 0, vpeid: int = 1, rd: int = 0) -> int:
+    """Write GICR_VPENDBASER.Valid = 0 with `flags`; the register once Dirty is 0."""
+    return gic.run(gic.deschedule(vpeid, rd, flags))

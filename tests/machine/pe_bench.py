@@ -6,7 +6,7 @@ from typing import Any
 
 from cosim.api import DECERR, BusError, MmioTarget, Node, Request, Span, ns
 from cosim.testing import Bench, Probe, Received
-from nodes.arch.cpu import Program
+from nodes.arch.cpu import Cpu, Program
 from nodes.arch.trap import HCR_FMO, HCR_IMO, HCR_VM, TRAP
 from nodes.pe.cpu_interface import ICH_IMAGE_FIELDS
 from nodes.pe.model import Pe
@@ -22,6 +22,29 @@ ICH_ON = (1, 0xF0 << 24 | 2 << 21 | 3 << 18 | 1 << 9 | 1 << 3 | 1 << 1, 0, 0, 0,
 assert len(ICH_ON) == len(ICH_IMAGE_FIELDS)
 
 TRAP_LATENCY: Span = ns(300)
+VLPI = 8195
+
+
+async def idle(cpu: Cpu) -> None:
+    """Wait for interrupts for ever."""
+    while True:
+        await cpu.wfi()
+
+
+def acker(log: list[Any]) -> Any:
+    """A handler factory's argument: acknowledges, notes and ends one interrupt."""
+
+    def install(cpu: Cpu) -> None:
+        async def handler() -> None:
+            intid = await cpu.mrs("ICC_IAR1_EL1")
+            log.append(intid)
+            await cpu.msr("ICC_EOIR1_EL1", intid)
+            await cpu.msr("ICC_DIR_EL1", intid)
+
+        cpu.set_irq_handler(handler)
+        cpu.irq_enable()
+
+    return install
 
 
 class Ram(Node):

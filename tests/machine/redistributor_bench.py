@@ -36,6 +36,9 @@ VTABLE = 0x9400_0000
 TABLE_SIZE = 0x2000
 
 DOORBELL_LPI = 8192 + 100
+NO_DOORBELL = 1023
+V, W = 8192, 8200
+"""vLPIs of `mapped`."""
 PE_LINK = ns(5)
 
 
@@ -303,3 +306,17 @@ class Gic:
         after = self.read(VPENDBASER, 8, rd=rd)
         assert not after & DIRTY
         return after
+
+
+def mapped(*, enable: bool = True, **params: object) -> Gic:
+    """vPE 1 mapped, vLPIs V and W configured."""
+    gic = Gic(**params)  # type: ignore[arg-type]
+    gic.map_vpe(1)
+    gic.config(V, 0xA0, enable, base=VCONF)
+    gic.config(W, 0x80, enable, base=VCONF)
+    return gic
+
+
+def enable_vsgi(gic: Gic, sgi: int, *, vpeid: int = 1, enable: int = 1, group: int = 1, priority: int = 0xA0) -> None:
+    """Configure a vSGI of a vPE."""
+    gic.send("CfgVsgi", vpeid, sgi, enable, group, priority)

@@ -9,31 +9,7 @@ import pytest
 from cosim.api import ModelError, ns, us
 from nodes.arch.cpu import UART, Cpu, ExternalAbort, UndefinedInstruction
 from nodes.arch.trap import HCR_TWI, TRAP
-from tests.machine.pe_bench import HCR, HOLE_IPA, ICH_ON, RAM_IPA, TRAP_LATENCY, PeBench
-
-VLPI = 8195
-
-
-async def idle(cpu: Cpu) -> None:
-    while True:
-        await cpu.wfi()
-
-
-def acker(log: list[Any]) -> Any:
-    """A handler factory's argument: acknowledges, notes and ends one interrupt."""
-
-    def install(cpu: Cpu) -> None:
-        async def handler() -> None:
-            intid = await cpu.mrs("ICC_IAR1_EL1")
-            log.append(intid)
-            await cpu.msr("ICC_EOIR1_EL1", intid)
-            await cpu.msr("ICC_DIR_EL1", intid)
-
-        cpu.set_irq_handler(handler)
-        cpu.irq_enable()
-
-    return install
-
+from tests.machine.pe_bench import HCR, HOLE_IPA, ICH_ON, RAM_IPA, TRAP_LATENCY, PeBench, idle
 
 # -- exits -------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.api import BusFault
-from tests.machine.smmute_bench import RAM, RW, SIDS, SYNC, VMID, Rig, command
-from tests.machine.test_smmu_stage1 import (
+from tests.machine.smmu_stage1_bench import (
     ASID,
     NH_ALL,
     NH_ASID,
@@ -23,6 +22,7 @@ from tests.machine.test_smmu_stage1 import (
     cd,
     rig,
 )
+from tests.machine.smmute_bench import RAM, RW, SIDS, SYNC, VMID, Rig, command
 
 PAGES = 4
 """Pages that programs play with, in two 2 MiB ranges."""

@@ -8,8 +8,8 @@ import pytest
 
 from cosim.api import BusFault, ns, us
 from nodes.smmute.regs import ERROR, FRAME_MISCONFIGURED, HALTED, MEMCPY, RAND48, SUM64
+from tests.machine.smmu_stage1_bench import SPARE, Tables, cd, ste1
 from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, RAM, SIDS, TRANSLATER, Rig
-from tests.machine.test_smmu_stage1 import SPARE, Tables, cd, ste1
 
 
 def rig(function: int = 1, **params: Any) -> Rig:
