@@ -33,6 +33,9 @@ class Slot(NamedTuple):
     credential: bytes
     """What the command reads from stdin."""
 
+    def __repr__(self) -> str:
+        return f"Slot({self.name!r}, {self.host!r}, {self.command!r}, ...)"  # a traceback may show it
+
 
 class Exit(NamedTuple):
     """A slot's command has ended, or will never start."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import secrets
 import threading
 from collections import Counter
@@ -136,6 +137,8 @@ class DaskEngine:
                 where="--engine dask",
                 next_step="pip install 'cosim[dask]'",
             ) from None
+        # It would write tracebacks to stderr when the scheduler goes away; what matters of that the hubs tell.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         given = self._options
         security = None
         if given.tls_ca or given.tls_cert:
@@ -200,7 +203,7 @@ class DaskEngine:
     # -- watching ------------------------------------------------------------------------------------------------------
 
     async def poll(self) -> list[Exit]:
-        """See `Engine.poll`. A scheduler that is gone is not told of: its workers live on for half a minute, then the hubs see it."""
+        """See `Engine.poll`. A scheduler that is gone is not told of: its workers end half a minute later, and the hubs see it."""
         ended = []
         for name, (worker, future) in list(self._tasks.items()):
             if future.status in ("finished", "error"):

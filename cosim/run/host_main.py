@@ -42,6 +42,9 @@ class HostOrder(NamedTuple):
     incarnation: int = 0
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        return f"HostOrder({self.endpoint!r}, {self.name!r}, ...)"  # a traceback may show it
+
 
 def run_host(order: HostOrder) -> int:
     """Serve to the end of the run; returns the exit status: 0, `LEASE_OVER`, `REFUSED`, or 128 and the signal's number."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from cosim.core.barrier import Barrier
+from cosim.core.barrier import Barrier, ProtocolViolation
 from cosim.core.bounds import Distances
 from cosim.core.codec import FrameType, WireError, decode, encode
 from cosim.core.host_barrier import HostBarrier
@@ -176,7 +176,7 @@ class HostHub(Hub):
             self._heard = time.monotonic()
             try:
                 self._obey(data)
-            except WireError as error:
+            except (WireError, ProtocolViolation) as error:
                 self._root_fault(str(error))
 
     def _obey(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ from cosim.engines.registry import ENGINES, make_engine
 from cosim.engines.slot import LIMIT, choose, order, read_order
 from cosim.engines.ssh import SshEngine
 from cosim.errors import UsageError
+from cosim.run.host_main import HostOrder
 from tests.support.processes import is_running
 from tests.support.runs import ROOT
 
@@ -41,6 +42,12 @@ def test_a_credential_file_takes_the_place_of_stdin() -> None:
     )
     assert with_credential_file(("a", "-"), "/f") == ("a", "-")
     assert with_credential_file(("a", "--credential"), "/f") == ("a", "--credential")
+
+
+def test_no_text_form_shows_a_credential() -> None:
+    """A slot, and what a host is told, do not show the key when a traceback or a log shows them."""
+    shown = f"{Slot('h0', 'box1', COMMAND, b'secret-key')} {HostOrder('tcp://10.0.0.1:5000', 'h0', b'secret-key')}"
+    assert "h0" in shown and "box1" in shown and "secret-key" not in shown
 
 
 def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
