@@ -106,7 +106,7 @@ class Server:
                     self._accept()
                 elif key.data is self._client:
                     self._serve_client(events)
-                else:
+                elif key.data in self._waiting:  # it may have made room for one that came just now
                     self._first_message(key.data)
             if self._session is not None:
                 self._session.function.advance()

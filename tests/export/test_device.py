@@ -94,6 +94,19 @@ def test_a_copy_and_its_interrupt(client: Client, shared: bool) -> None:
     assert bool(client.asked) is not shared
 
 
+def test_an_event_whose_count_is_at_its_limit(client: Client) -> None:
+    """A client that lets its eventfd fill up does not end the server: the vector is signalled as it is."""
+    client.map(0x4000_0000, 0x10000, shared=True)
+    event = client.event(3)
+    os.eventfd_write(event, 2**64 - 2)
+    client.set_irqs(1 | 32, 3, 1)
+    client.start(MEMCPY, 0x4000_0000, 0x4000_00FF, to=0x4000_8000, vector=3)
+    while client.register(0) != HALTED:
+        pass
+    assert client.wait(event) == 2**64 - 2
+    assert client.register(4) == 0, "no MSI_ABORTED"
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_random_bytes_and_their_sum(client: Client, shared: bool) -> None:
     """RAND48 fills memory with the engine's numbers, and SUM64 adds them up."""

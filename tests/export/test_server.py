@@ -18,7 +18,7 @@ import pytest
 
 from cosim.errors import NodeError, UsageError
 from cosim.export.function import Function
-from cosim.export.server import Server
+from cosim.export.server import MAX_WAITING, Server
 from nodes.memory.model import Memory
 from nodes.smmute.model import Smmute
 from tests.export.client import INFO, MAP, RESET, SET_IRQS, SUM64, UNMAP, VERSION, Client, Errno, Gone
@@ -90,6 +90,33 @@ def test_a_second_client_is_refused(tmp_path: Path) -> None:
             third.negotiate()
             assert third.config(4, 2) == 0
     assert running.notes.count("client connected") == 2
+
+
+def test_a_silent_connection_that_speaks_when_it_has_to_make_room(tmp_path: Path) -> None:
+    """The oldest of those that have said nothing is closed for a new one, though its first bytes came in the same moment."""
+    server = Server("smmute", Smmute, str(tmp_path / "s"), lambda text: None)
+    sockets = []
+    try:
+        for _ in range(MAX_WAITING):
+            sockets.append(_connected(server.path))
+            server._accept()
+        sockets.append(_connected(server.path))
+        sockets[0].send(b"x")
+        server.stop()
+        assert server.serve()
+        assert len(server._waiting) == MAX_WAITING
+        with pytest.raises(ConnectionResetError):
+            sockets[0].recv(1)
+    finally:
+        server.close()
+        for sock in sockets:
+            sock.close()
+
+
+def _connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    return sock
 
 
 def test_requests_that_are_wrong_are_refused_and_forgotten(tmp_path: Path) -> None:
