@@ -374,7 +374,7 @@ class PythonReplay:
         if self._debug and error is not None:
             sys.stderr.write(text)
             pdb.post_mortem((error.__cause__ or error).__traceback__)
-        in_run = self._step is not None and self._step.done is not None
+        in_run = bool(self._left) or (self._step is not None and self._step.done is not None)
         raise NodeError(
             f"model {node} failed at {fmt(time_ps)}: {what}"
             + ("; in the run it went on there" if in_run else "; the journal ends there too"),

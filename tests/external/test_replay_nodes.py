@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from tests.external.nodes import HERE
 from tests.external.test_bad_nodes import run, small
 from tests.support.processes import is_running
-from tests.support.runs import cosim
+from tests.support.runs import command, cosim, environment
 
 BAD_MEMORY = str(HERE / "bad_memory.py")
 
@@ -96,3 +98,27 @@ def test_a_node_without_determinism_is_refused(tmp_path: Path) -> None:
     done = cosim("replay", tmp_path / "run", "memory")
     assert done.returncode == 2
     assert "memory must be deterministic to be replayed; its class is best_effort" in done.stderr
+
+
+def test_a_program_that_connects_by_itself(good: Path, tmp_path: Path) -> None:
+    """Of a node that nobody starts the replay tells which file to source, and waits for it."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(good, run_dir)
+    plan = json.loads((run_dir / "plan.json").read_text())
+    for node in plan["nodes"]:
+        if node["name"] == "memory":
+            node["external"].update(argv=[], connect=True)
+    (run_dir / "plan.json").write_text(json.dumps(plan))
+    waiting = subprocess.Popen(
+        command("replay", run_dir, "memory"),
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert waiting.stderr is not None
+    file = waiting.stderr.readline().split("`")[1].removeprefix(". ")
+    program = ["sh", "-c", '. "$1"; exec "$2" "$3" none', "sh", file, sys.executable, BAD_MEMORY]
+    assert subprocess.run(program, env=environment(), timeout=60).returncode == 0
+    out, _err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0 and "40 messages, 1 digest" in out
