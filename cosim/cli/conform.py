@@ -46,9 +46,12 @@ def conform(**options: Any) -> None:
 
     try:
         setup, stimulus, names = _prepare(options)
+        size = int(options["size"], 0)
+        if size < 1:
+            raise ValueError(f"--size must be at least 1, not {size}")
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}", code="conform", next_step="see cosim conform --help") from None
-    kit = Kit(setup, stimulus, size=int(options["size"], 0), protocols=names)
+    kit = Kit(setup, stimulus, size=size, protocols=names)
     verdicts = []
     for verdict in examine(kit, lambda name: not options["only"] or any(text in name for text in options["only"])):
         verdicts.append(verdict)
@@ -84,6 +87,8 @@ def _prepare(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"--protocol must name a Protocol as MODULE:NAME, not {path!r}: {error}") from None
     clock = parse_span(options["clock"])
+    if clock < 1:
+        raise ValueError(f"--clock must be at least 1ps, not {options['clock']}")
     params = {}
     for pair in options["params"]:
         name, equals, value = pair.partition("=")
@@ -106,8 +111,12 @@ def _prepare(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     if options["stimulus"] is None:
         return setup, None, names
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    data = YAML(typ="safe", pure=True).load(options["stimulus"])
+    try:
+        data = YAML(typ="safe", pure=True).load(options["stimulus"])
+    except YAMLError as error:
+        raise ValueError(f"{options['stimulus']} must be YAML: {error}") from None
     stimulus, setup = stimulus_from(data, setup)
     return setup, stimulus, names
 

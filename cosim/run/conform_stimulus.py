@@ -9,6 +9,7 @@ from typing import Any
 from cosim.attach.plan import MMIO_TARGET
 from cosim.core.message import MMIO, WIRE
 from cosim.run.conform_kit import Input, Setup
+from cosim.run.foreign_forms import fits, form, is_attr, is_int, show
 
 RESET_TAG = 1 << 39
 """Tag of an access that resets the node: the tags of others are their places in the stimulus."""
@@ -61,14 +62,23 @@ def stimulus_from(data: Any, setup: Setup) -> tuple[Stimulus, Setup]:
     if unknown:
         raise ValueError(f"a stimulus must not have {', '.join(sorted(map(str, unknown)))}")
 
-    def span(value: Any) -> int:
-        return value if isinstance(value, int) else parse_span(str(value))
+    for key, wanted in (("params", dict), ("inputs", list), ("resets", list)):
+        if not isinstance(data.get(key, wanted()), wanted):
+            raise ValueError(
+                f"{key} of a stimulus must be a {'mapping' if wanted is dict else 'list'}, not {data[key]!r}"
+            )
+
+    def span(value: Any, least: int = 0) -> int:
+        found = value if type(value) is int else parse_span(str(value))
+        if found < least:
+            raise ValueError(f"a time of a stimulus must be at least {least} ps, not {value!r}")
+        return found
 
     setup = replace(
         setup,
         params={**data.get("params", {}), **setup.params},
-        clock=span(data.get("clock", setup.clock)),
-        latency=span(data.get("latency", setup.latency)),
+        clock=span(data.get("clock", setup.clock), 1),
+        latency=span(data.get("latency", setup.latency), 1),
         service=span(data.get("service", setup.service)),
     )
     names = {f"{kind.protocol}.{kind.name}": kind for kind in KINDS.values()}
@@ -98,20 +108,36 @@ def _reset(entry: Any, names: dict[str, Any]) -> str | Input:
         raise ValueError(f"a reset must be a wire port, or have port and what happens: {error!r}") from None
 
 
+def _access(entry: dict[str, Any], number: int, word: str) -> tuple[int, int, Any, int]:
+    """Address, size, data (None of a read) and attributes of an access."""
+    address, size, attr = entry[word], entry.get("size", 4), entry.get("attr", ATTR)
+    if not (is_int(address, 2**64 - 1) and is_int(size, 4096) and size and is_attr(attr)):
+        raise ValueError(
+            f"input {number}: an access must have an address, a size of 1 to 4096 bytes and attributes as in docs/protocol.md, "
+            f"not {address!r}, {size!r} and {attr!r}"
+        )
+    if word == "read":
+        return address, size, None, attr
+    data = entry["data"]
+    value = bytes.fromhex(data) if isinstance(data, str) else data
+    if isinstance(value, bytes) and len(value) == size in (1, 2, 4, 8):
+        value = int.from_bytes(value, "little")
+    if not fits(value, size):
+        raise ValueError(
+            f"input {number}: data must be {form(size)}, or {size} bytes in hex digits, not {show(data)}"
+            if size in (1, 2, 4, 8)
+            else f"input {number}: data must be {size} bytes in hex digits, not {show(data)}"
+        )
+    return address, size, value, attr
+
+
 def _fields(entry: dict[str, Any], number: int, names: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     """Kind and fields of one input of a stimulus file; tags are the inputs' numbers."""
-    attr = entry.get("attr", ATTR)
-    if "read" in entry:
-        return MMIO.Read, (number, entry["read"], entry.get("size", 4), attr)
-    for word in ("write", "post"):
+    for word, kind in (("read", MMIO.Read), ("write", MMIO.Write), ("post", MMIO.WritePosted)):
         if word in entry:
-            data = entry["data"]
-            size = entry.get("size", 4)
-            value = bytes.fromhex(data) if isinstance(data, str) else data
-            if size in (1, 2, 4, 8) and isinstance(value, bytes):
-                value = int.from_bytes(value, "little")
-            rest = (entry[word], size, value, attr)
-            return (MMIO.Write, (number, *rest)) if word == "write" else (MMIO.WritePosted, rest)
+            address, size, data, attr = _access(entry, number, word)
+            rest = (address, size, attr) if word == "read" else (address, size, data, attr)
+            return kind, rest if word == "post" else (number, *rest)
     if "level" in entry:
         return WIRE.Level, (entry.get("line", 0), entry["level"])
     if entry["kind"] not in names:

@@ -75,12 +75,51 @@ def test_a_program_that_is_no_node() -> None:
         {"inputs": [{"at": "1ns", "port": "x", "kind": "gic_net.Nothing"}]},
         {"inputs": [], "resets": [{"port": "x"}]},
         {"inputs": [{"at": "1ns", "port": "x", "kind": "mmio.Read", "fields": [1]}]},
+        {"inputs": [{"at": -1, "port": "x", "read": 0}]},
+        {"inputs": [{"at": 1, "port": "x", "read": -8}]},
+        {"inputs": [{"at": 1, "port": "x", "read": 0, "size": "4KiB"}]},
+        {"inputs": [{"at": 1, "port": "x", "write": 0, "size": 1, "data": 256}]},
+        {"inputs": [{"at": 1, "port": "x", "write": 0, "size": 16, "data": 5}]},
+        {"inputs": [{"at": 1, "port": "x", "post": 0, "size": 4, "data": "001122"}]},
+        {"inputs": {"at": 1}},
+        {"inputs": [1]},
+        {"inputs": [], "params": [1]},
+        {"inputs": [], "resets": 5},
+        {"inputs": [], "clock": "0ns"},
+        {"inputs": [], "latency": 0},
     ],
 )
 def test_a_wrong_stimulus_is_refused(wrong: object) -> None:
     """A stimulus file that is malformed is a ValueError, which the command reports as wrong use."""
     with pytest.raises(ValueError):
         stimulus_from(wrong, Setup(["true"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--size", "many"], "invalid literal"),
+        (["--size", "0"], "--size must be at least 1"),
+        (["--clock", "0ns"], "--clock must be at least 1ps"),
+        (["--stimulus", "FILE"], "must be YAML"),
+    ],
+)
+def test_wrong_options_are_wrong_use(options: list[str], text: str, tmp_path: Path) -> None:
+    """Exit code 2 and what is wrong, not a fault of cosim's own."""
+    (tmp_path / "broken.yaml").write_text("inputs: [ {at: 1\n")
+    given = [str(tmp_path / "broken.yaml") if option == "FILE" else option for option in options]
+    done = cosim("conform", *given, "--", "true")
+    assert done.returncode == 2 and text in done.stderr
+
+
+def test_data_in_hex_digits() -> None:
+    """Bytes of 1, 2, 4 and 8 are the number that they are in memory; other sizes stay bytes."""
+    inputs = [
+        {"at": 1, "port": "x", "write": 0, "size": 4, "data": "01020304"},
+        {"at": 1, "port": "x", "post": 0, "size": 3, "data": "010203"},
+    ]
+    stimulus, _setup = stimulus_from({"inputs": inputs}, Setup(["true"]))
+    assert [item.fields for item in stimulus.inputs] == [(0, 0, 4, 0x04030201, 3), (0, 3, b"\1\2\3", 3)]
 
 
 def test_the_default_stimulus_is_drawn_from_the_seed() -> None:
