@@ -194,14 +194,26 @@ class Slurm(Services):
         constrain = "".join(f"Constrain{what}=no\n" for what in ("Cores", "Devices", "RAMSpace", "SwapSpace"))
         (folder / "cgroup.conf").write_text(f"CgroupPlugin={version}\nCgroupMountpoint=/sys/fs/cgroup\n{constrain}")
 
+    def close(self) -> None:
+        """End the daemons once no job is left: without them a job's last step would stay for ever."""
+        deadline = time.monotonic() + 15
+        while self._ask("squeue", "--noheader").strip() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        super().close()
+
+    def _ask(self, *words: str) -> str:
+        argv = self.network.inside("h0", *words)
+        return subprocess.run(
+            argv, capture_output=True, text=True, env={**os.environ, **self.variables}, timeout=30
+        ).stdout
+
     def wait(self) -> None:
         """Until all nodes are idle."""
         self.until(self._idle, "a Slurm whose nodes are all idle")
 
     def _idle(self) -> bool:
-        argv = self.network.inside("h0", "sinfo", "--noheader", "--Node", "--format=%T")
-        done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, **self.variables}, timeout=30)
-        return done.stdout.split() == ["idle"] * (len(self.network.hosts) - 1)
+        states = self._ask("sinfo", "--noheader", "--Node", "--format=%T").split()
+        return states == ["idle"] * (len(self.network.hosts) - 1)
 
     @property
     def options(self) -> dict[str, str]:
