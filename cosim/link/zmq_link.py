@@ -12,6 +12,7 @@ for nothing. docs/security.md says what this protects against, and what not.
 from __future__ import annotations
 
 import time
+from collections import deque
 
 import zmq
 from zmq.utils import z85
@@ -133,6 +134,7 @@ class CurveHubSocket(HubSocket):
         self._allowed = {z85.decode(key): name.encode() for key, name in keys.allowed.items()}
         self._routes: dict[bytes, bytes] = {}  # routing id by name
         self._connections: dict[int, bytes] = {}  # name by descriptor
+        self._read: deque[tuple[bytes, bytes]] = deque()  # frames read before somebody asked for them
         self._denied: dict[str, list[str]] = {}  # reasons by address, until the connection's end is told
         self._zap = self._context.socket(zmq.ROUTER)
         self._zap.bind("inproc://zeromq.zap.01")
@@ -161,7 +163,7 @@ class CurveHubSocket(HubSocket):
 
     def wait(self, timeout_ms: int | None) -> bool:
         """Wait for frames or the watched descriptor, and see to who comes and goes; True when the descriptor is readable."""
-        events = dict(self._poller.poll(timeout_ms))
+        events = dict(self._poller.poll(0 if self._read else timeout_ms))
         if self._zap in events:
             self._answer_zap()
         if self._monitor.socket in events:
@@ -170,6 +172,11 @@ class CurveHubSocket(HubSocket):
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """The next (name, frame) of an admitted peer, or None when there is none now."""
+        if not self._read and (item := self._next()) is not None:
+            self._read.append(item)  # behind what was read on the way to it
+        return self._read.popleft() if self._read else None
+
+    def _next(self) -> tuple[bytes, bytes] | None:
         while True:
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -244,7 +251,11 @@ class CurveHubSocket(HubSocket):
         return False
 
     def _watch_connections(self) -> None:
-        for end in self._monitor.take():
+        ends = self._monitor.take()
+        if any(end.fd not in self._connections for end in ends):
+            while (item := self._next()) is not None:  # what it has said is there by now: it may have been somebody
+                self._read.append(item)
+        for end in ends:
             name = self._connections.pop(end.fd, None)
             if name is None:
                 self._refuse(end.address, self._reason(end))

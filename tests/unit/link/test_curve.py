@@ -253,6 +253,24 @@ def test_a_frame_beyond_the_limit_ends_that_connection(rig: Rig) -> None:
     big.close()
 
 
+def test_a_peer_that_says_one_thing_and_ends_is_no_stranger(rig: Rig) -> None:
+    """When a connection's end is told before its first frame is read, the frame counts, and the end is its name's."""
+    hasty = rig.worker("w1")
+    deadline = time.monotonic() + WAIT_S
+    while not rig.hub._socket.poll(0):
+        assert time.monotonic() < deadline
+        rig.hub.wait(5)
+    rig._open.remove(hasty)
+    hasty.close()
+    assert rig.hub._monitor.socket.poll(WAIT_S * 1000)
+    rig.serve(lambda: rig.hub.closed or rig.hub.refused_peers)
+    assert (rig.hub.closed, rig.hub.refused_peers) == ([b"w1"], [])
+    assert rig.got[1:] == [(b"w1", b"w1")] and not rig.hub.joined(b"w1")
+    rig.worker("w1")  # a name is free again once its connection has ended
+    rig.got.pop()
+    rig.serve(lambda: len(rig.got) > 1)
+
+
 def test_refusals_are_kept_within_bounds(rig: Rig) -> None:
     """When nobody takes them, the list of refusals stops growing and says so."""
     for number in range(REFUSED_MAX + 5):
