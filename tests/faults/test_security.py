@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import zmq
 
-from cosim.link.keys import Credential, RunKeys, load_credential, write_credential
+from cosim.link.keys import Credential, RunKeys, load_credential, parse_credential, write_credential
 from cosim.link.zmq_link import HubSocket
 from tests.external.nodes import EXAMPLES, build
 from tests.support.held_models import GO_VARIABLE
@@ -172,6 +172,44 @@ def test_strangers_are_refused_and_the_run_is_unharmed(held: Held, tmp_path: Pat
     alone = result(tmp_path / "alone")
     assert (got["digest"], got["counters"]) == (alone["digest"], alone["counters"])
     assert alone["refused_peers"] == 0
+
+
+def test_strangers_at_the_root_of_hosts(tmp_path: Path) -> None:
+    """The root hub of a run over hosts refuses the same strangers, names each, and digest and exit code are as without them."""
+    go, directory = tmp_path / "go", tmp_path / "run"
+    words = ("--allow-models", "tests.support", "--run-dir", directory, "--hosts", "2", "--listen", "127.0.0.1:0")
+    process = subprocess.Popen(
+        command("up", held_ring(tmp_path), *words),
+        cwd=ROOT, env={**environment(), GO_VARIABLE: str(go)}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    context = zmq.Context()
+    try:
+        wait_running(directory, process)
+        line = next(line for line in children(process.pid).values() if "cosim host" in line)
+        held = Held(directory, process, next(w for w in line.split() if w.startswith("tcp://")), directory, go)
+        host, _, port = held.endpoint.removeprefix("tcp://").rpartition(":")
+        raw = {name: socket.create_connection((host, int(port))) for name in RAW}
+        for name, (data, _reason) in RAW.items():
+            raw[name].sendall(data)
+        other = RunKeys.generate(["h0"])
+        stranger = parse_credential(other.credential("h0"), "test")
+        clients = [client(context, held.endpoint, None), client(context, held.endpoint, stranger, b"h0")]
+        held.wait_refused(len(RAW) + 2)
+        addresses = {entry["address"]: entry["reason"] for entry in held.refusals()}
+        for name, (_data, reason) in RAW.items():
+            assert reason in addresses[f"127.0.0.1:{raw[name].getsockname()[1]}"], name
+            raw[name].close()
+        assert sum("does not fit the hub's key" in reason for reason in addresses.values()) == 1
+        for made in clients:
+            made.close(linger=0)
+    finally:
+        go.touch()
+        context.destroy(linger=0)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, err
+    assert up(held_ring(tmp_path), tmp_path / "alone", "--workers", "0").returncode == 0
+    assert result(directory)["digest"] == result(tmp_path / "alone")["digest"]
+    assert result(directory)["refused_peers"] == len(RAW) + 2
 
 
 def test_secrets_are_in_their_files_alone(held: Held) -> None:
