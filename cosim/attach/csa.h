@@ -1033,6 +1033,7 @@ static int csa__connect(csa *c, const char *endpoint, const char *name) {
     static int number;
     char inproc[64];
     int linger = 2000, none = 0;
+    static const int keep[5] = {1, 10, 5, 4, 30000}; /* on; s idle, between probes, probes; ms until an answer to what was sent */
     int64_t most = CSA_MAX_RECEIVED + 64; /* with what CURVE adds */
     c->context = zmq_ctx_new();
     c->socket = c->context ? zmq_socket(c->context, ZMQ_DEALER) : NULL;
@@ -1040,7 +1041,14 @@ static int csa__connect(csa *c, const char *endpoint, const char *name) {
     if (!c->monitor) return csa__fail(c, "connect: %s", zmq_strerror(zmq_errno()));
     snprintf(inproc, sizeof inproc, "inproc://csa-monitor-%d", number++);
     if (strncmp(endpoint, "tcp://", 6)) zmq_setsockopt(c->socket, ZMQ_ROUTING_ID, name, strlen(name));
-    else if (csa__curve(c)) return -1;
+    else {
+        if (csa__curve(c)) return -1;
+        zmq_setsockopt(c->socket, ZMQ_TCP_KEEPALIVE, &keep[0], sizeof keep[0]); /* a hub's machine may end without a word */
+        zmq_setsockopt(c->socket, ZMQ_TCP_KEEPALIVE_IDLE, &keep[1], sizeof keep[1]);
+        zmq_setsockopt(c->socket, ZMQ_TCP_KEEPALIVE_INTVL, &keep[2], sizeof keep[2]);
+        zmq_setsockopt(c->socket, ZMQ_TCP_KEEPALIVE_CNT, &keep[3], sizeof keep[3]);
+        zmq_setsockopt(c->socket, ZMQ_TCP_MAXRT, &keep[4], sizeof keep[4]);
+    }
     zmq_setsockopt(c->socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(c->socket, ZMQ_SNDHWM, &none, sizeof none);
     zmq_setsockopt(c->socket, ZMQ_RCVHWM, &none, sizeof none);

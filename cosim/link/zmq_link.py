@@ -330,6 +330,11 @@ class WorkerSocket:
             (zmq.RECONNECT_IVL, RECONNECT_MS),
             (zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS),
             (zmq.IPV6, int(":" in host)),
+            (zmq.TCP_KEEPALIVE, 1),  # the hub's machine may end without a word: 30 s
+            (zmq.TCP_KEEPALIVE_IDLE, 10),
+            (zmq.TCP_KEEPALIVE_INTVL, 5),
+            (zmq.TCP_KEEPALIVE_CNT, 4),
+            (zmq.TCP_MAXRT, 30_000),
         ):
             self._socket.setsockopt(option, value)
         self._connection = Connection(self._socket)
