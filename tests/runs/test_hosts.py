@@ -106,6 +106,19 @@ def test_frames_between_hosts_do_not_grow_with_the_nodes_on_a_host(tmp_path: Pat
     assert all(0 <= up_more <= beats and 0 <= down_more <= beats for up_more, down_more, beats in rates), rates
 
 
+def test_256_pes_over_two_hosts(tmp_path: Path) -> None:
+    """A machine of 256 PEs over two hosts has the digest of one process, and a frame each way a round, but for heartbeats."""
+    size = ("scale", "--quiet", "--json", "--set", "pes=256", "--set", "vcpus=8", "--test", "vsgi.ipi")
+    got = []
+    for name, options in (("local", ("--workers", "0")), ("hosts", ("--hosts", "2", "--workers", "2"))):
+        done = cosim("up", *size, "--run-dir", tmp_path / name, *options)
+        assert done.returncode == 0, done.stderr
+        got.append(json.loads(done.stdout))
+    assert got[0]["digest"] == got[1]["digest"]
+    over, beats = got[1]["over_hosts"], 8 * (2 + 2 * got[1]["wall_s"])
+    assert all(0 <= over[way] - over["grants"] <= beats for way in ("frames_up", "frames_down")), over
+
+
 _SOURCES = """\
 name: sources
 doc: two nodes say at once more than one frame takes, a third hears it
