@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import msgpack
 
-from cosim.attach.plan import DELIVER, AttachPlan, KindRow, LinkRow, PlanError, may_carry
+from cosim.attach.plan import DELIVER, MMIO_INITIATOR, AttachPlan, KindRow, LinkRow, PlanError, may_carry
 from cosim.core.codec import VERSION, FrameType, WireError, decode, encode, pack_records, unpack_records
 from cosim.core.message import ATTR_NONSECURE, ATTR_PRIVILEGED, DECERR, MMIO, OKAY, POWER, SLVERR, Kind, Record
 from cosim.core.time import NEVER
@@ -352,7 +352,7 @@ class AttachClient:
         ]
         if len(found) != 1:
             have = ", ".join(peer for p, peer in self._out if p == port) or "nobody"
-            raise AttachError("bad-link", f"port {port} must lead to one peer {to or ''}; it leads to {have}")
+            raise AttachError("bad-link", f"port {port} must lead to one {to or 'peer'}; it leads to {have}")
         return found[0]
 
     def _emit(self, link: LinkRow, kind: Kind | str | int, fields: tuple[Any, ...], at: int) -> int:
@@ -402,14 +402,15 @@ class AttachClient:
         return self._request(port, MMIO.WritePosted, address, (size, data, attr), at) is not None
 
     def _request(self, port: str, kind: Kind, address: int, rest: tuple[Any, ...], at: int | None) -> int | None:
+        if self._roles.get(port) != MMIO_INITIATOR:
+            raise AttachError("bad-link", f"port {port} must be an {MMIO_INITIATOR}; the plan has {self._roles}")
         for region in self._maps.get(port, ()):
             if region.base <= address and address + rest[0] <= region.base + region.size:
                 break
         else:
             self.count["decode_errors"] += 1
             return None
-        offset = address - region.base + region.offset
-        tag = self._tag
+        offset, tag = address - region.base + region.offset, self._tag
         head = (offset,) if kind is MMIO.WritePosted else (tag, offset)
         self._emit(self._links[region.link], kind, (*head, *rest), self.now if at is None else at)
         if kind is not MMIO.WritePosted:

@@ -9,6 +9,7 @@ is sampled is sent with the time of the following rising edge. A grant's limit i
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -76,7 +77,15 @@ class RtlNode:
         self._sampled = -period_ps  # the last one
 
     async def serve(self) -> None:
-        """Until the end of the run. Raises AttachError."""
+        """Until the end of the run. Raises AttachError; RuntimeError when the simulator ends before it."""
+        try:
+            await self._serve()
+        except CancelledError:  # says nothing by itself, and the client would pass it on
+            raise RuntimeError(
+                "the simulator ended before the run ($finish, $fatal, or another of its tests): see its output"
+            ) from None
+
+    async def _serve(self) -> None:
         await Timer(1, "ps")  # the design's own initialisation
         self.client.ready()
         while self.client.wait() is not None:

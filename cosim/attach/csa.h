@@ -110,14 +110,14 @@ typedef struct csa_msg {
 
 typedef struct csa {
     uint64_t now;    /* time of the input taken last, or of the grant's begin */
-    uint64_t stop;   /* execute everything below it; a send may lower it */
+    uint64_t stop;   /* execute everything below it; a send may lower it, an error makes it 0 */
     uint64_t seed;   /* of the run */
     uint64_t reaction;
     uint64_t wall_limit_ms;
     int off;         /* the power is off: nothing more is sent */
     int64_t node;
     char name[CSA_NAME];
-    int nlinks, nregions, nkinds;
+    int nlinks, nregions, nkinds, ninitiators;
     /* private */
     void *context, *socket, *monitor;
     char error[320];
@@ -128,6 +128,7 @@ typedef struct csa {
     size_t params_size, attributes_size, side_size, records_size, frame_size;
     /* from here on nothing needs to be cleared */
     csa_link links[CSA_MAX_LINKS];
+    char initiators[CSA_MAX_LINKS][CSA_NAME];
     csa_region regions[CSA_MAX_REGIONS];
     csa_row kinds[CSA_MAX_KINDS];
     int kept[CSA_MAX_KEPT], spare[CSA_MAX_KEPT], taken[CSA_MAX_KEPT];
@@ -420,6 +421,7 @@ static int csa__fail(csa *c, const char *format, ...) {
         vsnprintf(c->error, sizeof c->error, format, args);
         va_end(args);
     }
+    c->stop = 0; /* a loop over what lies below it ends, and csa_wait says the rest */
     return -1;
 }
 
@@ -582,6 +584,21 @@ static void csa__take_links(csa *c, csa__in *in) {
     }
 }
 
+/* Ports and roles are as HELLO said; an initiator's name tells a port that is not there from an address that is not. */
+static void csa__take_ports(csa *c, csa__in *in) {
+    csa_value head;
+    char role[CSA_NAME];
+    uint32_t i;
+    if (csa__want(in, CSA_T_ARRAY, &head)) return;
+    for (i = 0; i < head.size && !in->bad; i++) {
+        if (c->ninitiators >= CSA_MAX_LINKS) { csa__bad(in, "initiators must be at most CSA_MAX_LINKS"); return; }
+        if (csa__array(in, 2)) return;
+        csa__name(in, c->initiators[c->ninitiators], CSA_NAME);
+        csa__name(in, role, sizeof role);
+        if (!in->bad && !strcmp(role, "mmio_initiator")) c->ninitiators++;
+    }
+}
+
 static void csa__take_maps(csa *c, csa__in *in) {
     csa_value maps, rows;
     char port[CSA_NAME];
@@ -650,7 +667,7 @@ int csa_take_plan(csa *c, const void *data, size_t size) {
     in.p = (const unsigned char *)data;
     in.end = in.p + size;
     in.bad = NULL;
-    c->nlinks = c->nregions = c->nkinds = 0;
+    c->nlinks = c->nregions = c->nkinds = c->ninitiators = 0;
     c->attributes_size = 0;
     csa__array(&in, 12);
     if (csa__uint(&in) != 1) csa__bad(&in, "plan must have layout 1");
@@ -661,7 +678,7 @@ int csa_take_plan(csa *c, const void *data, size_t size) {
     c->reaction = csa__uint(&in);
     c->wall_limit_ms = csa__uint(&in);
     csa__take_links(c, &in);
-    csa__skip(&in); /* ports and roles: as HELLO said */
+    csa__take_ports(c, &in);
     csa__take_maps(c, &in);
     csa__take_kinds(c, &in);
     begin = in.p;
@@ -1241,7 +1258,8 @@ static const csa_link *csa__find(csa *c, const char *port, const char *peer) {
         n++;
     }
     if (n == 1) return found;
-    csa__fail(c, "bad-link: port %s must lead to one peer %s, not to %d", port, peer ? peer : "", n);
+    csa__fail(c, "bad-link: port %s must lead to one peer%s%s, not to %d; see the topology's links", port, peer ? " " : "",
+              peer ? peer : "", n);
     return NULL;
 }
 
@@ -1309,6 +1327,8 @@ static int csa__request(csa *c, const char *port, int kind, uint64_t address, ui
     int i, k, n = 0;
     int whole = size == 1 || size == 2 || size == 4 || size == 8;
     if (c->error[0]) return -1;
+    for (i = 0; i < c->ninitiators && strcmp(c->initiators[i], port); i++) {}
+    if (i == c->ninitiators) return csa__fail(c, "bad-link: port %s must be an mmio_initiator of this node", port);
     if (size < 1 || size > 4096) return csa__fail(c, "fields: size of an access must be 1 to 4096, not %u", (unsigned)size);
     for (i = 0; i < c->nregions; i++) {
         const csa_region *r = &c->regions[i];

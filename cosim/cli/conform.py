@@ -69,7 +69,13 @@ def conform(**options: Any) -> None:
         click.echo("the node sent nothing: nothing is proved. Give a --stimulus that makes it work", err=True)
     else:
         assert kit.reference is not None
-        click.echo(f"fit: {len(verdicts)} cases, {len(kit.reference.records)} messages in each partition")
+        click.echo(
+            f"fit: {len(verdicts)} case{'s' * (len(verdicts) > 1)}, {len(kit.reference.records)} messages in each partition"
+        )
+        for accesses in kit.reference.unserved:
+            click.echo(
+                f"note: none of {accesses} was completed with OKAY; a --stimulus with what this node serves proves more"
+            )
     sys.exit(1 if broken or silent else 0)
 
 

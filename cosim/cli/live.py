@@ -95,7 +95,9 @@ def logs(node: str | None, run: str | None, follow: bool, every: bool, as_json: 
     names = {entry["name"] for entry in _plan(directory)["nodes"]} | {"cosim"}
     is_console = node is not None and node not in names
     path = console if is_console else directory / "log.jsonl"
-    _follow(path, directory, follow, lambda line: _line(line, node, as_json, is_console, every))
+    shown = _follow(path, directory, follow, lambda line: _line(line, node, as_json, is_console, every))
+    if not shown and not is_console and not as_json and node is not None:
+        _elsewhere(directory, node)
     if is_console and not console.exists():
         consoles = sorted(p.stem for p in (directory / "console").glob("*.log"))
         late = ", and none of that name came while the run went on" if follow else ""
@@ -105,6 +107,13 @@ def logs(node: str | None, run: str | None, follow: bool, every: bool, as_json: 
             code="no-node",
             next_step="`cosim ps` lists the nodes" + ("" if follow else "; -f waits for a console that comes later"),
         )
+
+
+def _elsewhere(directory: Path, node: str) -> None:
+    """Of a node that logged nothing: which files have what it printed."""
+    places = [directory / "console" / f"{node}.log", directory / "workers" / f"{node}.log"]
+    found = [str(path) for path in places if path.exists() and path.stat().st_size]
+    click.echo(f"{node} logged nothing" + (f"; what it printed is in {', '.join(found)}" if found else ""), err=True)
 
 
 def _line(line: str, node: str | None, as_json: bool, is_console: bool, every: bool) -> str | None:
@@ -131,9 +140,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:32]}... ({len(text)} characters; see --json)"
 
 
-def _follow(path: Path, directory: Path, follow: bool, render: Any) -> None:
-    """Show a file that grows, or is not there yet, line by line; to the end of the run if `follow`."""
-    offset = 0
+def _follow(path: Path, directory: Path, follow: bool, render: Any) -> int:
+    """Show a file that grows, or is not there yet, line by line; to the end of the run if `follow`. How many lines were shown."""
+    offset = shown = 0
     pending = ""
     while True:
         over = not follow or _over(directory)
@@ -147,10 +156,11 @@ def _follow(path: Path, directory: Path, follow: bool, render: Any) -> None:
             text = render(line + "\n")
             if text is not None:
                 click.echo(text, nl=False)
+                shown += 1
         if over:
             if pending and path.suffix == ".log":
                 click.echo(render(pending + "\n"), nl=False)  # a console need not end its last line
-            return
+            return shown
         time.sleep(POLL_S)
 
 

@@ -110,10 +110,13 @@ def snapshot(run: str | None, node: str) -> dict[str, dict[str, int]]:
     banks = _live(directory, node)
     if banks is None:
         path = directory / "registers.json"
-        if not path.exists():
+        if not path.exists() and (directory / "digests.json").exists():
+            banks = {}  # a run to its end, of nodes without registers
+        elif not path.exists():
             raise UsageError(f"{directory} has no registers.json: the run did not come to an orderly end", code="no-registers",
                              next_step="look at log.jsonl there, or at the journal")  # fmt: skip
-        banks = json.loads(path.read_text()).get(node, {})
+        else:
+            banks = json.loads(path.read_text()).get(node, {})
     if not banks:
         raise UsageError(f"{node} has no registers to show", code="no-registers",
                          next_step="a model shows its banks by Node.snapshot; see docs/writing-a-node.md")  # fmt: skip

@@ -45,12 +45,25 @@ class Verdict(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What a node sent under one partition; `shown` are the messages in words."""
+    """What a node sent under one partition; `shown` are the messages in words, `unserved` the accesses of the stimulus, such as
+    ``9 writes``, of whose kind none was completed with OKAY."""
 
     records: list[Record]
     shown: list[str]
     grants: int
     counters: dict[str, int]
+    unserved: tuple[str, ...] = ()
+
+
+def _unserved(stimulus: Stimulus, session: Session, records: Sequence[Record]) -> tuple[str, ...]:
+    ports = {link.id: link.src_port for link in session.plan.links}
+    good = {(ports[r.link], r.fields[0]) for r in records if r.kind == MMIO.Completion.code and r.fields[1] < SLVERR}
+    found = []
+    for kind, name in ((MMIO.Read.code, "read"), (MMIO.Write.code, "write")):
+        asked = [(item.port, item.fields[0]) for item in stimulus.inputs if item.kind == kind]
+        if asked and good.isdisjoint(asked):
+            found.append(f"{len(asked)} {name}{'s' * (len(asked) > 1)}")
+    return tuple(found)
 
 
 def partitions(clock: int, horizon: int, seed: int) -> dict[str, Bound]:
@@ -136,7 +149,8 @@ class Kit:
             latencies = {link.id: link.latency for link in session.plan.links}
             records = [r for r in session.outputs if r.arrival - latencies[r.link] < stimulus.horizon]
             records.sort(key=lambda r: (r.arrival, r.seq))
-            return Stream(records, [session.readable(r) for r in records], session.grants, session.finish())
+            shown = [session.readable(r) for r in records]
+            return Stream(records, shown, session.grants, session.finish(), _unserved(stimulus, session, records))
 
     def _drive(self, session: Session, horizon: int, bound_of: Bound, twice: bool, ahead: int) -> None:
         seen = 0

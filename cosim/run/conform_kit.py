@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ NAME, NEIGHBOUR = "dut", "kit"
 _DUT = 1  # worker that hosts the node
 _REPLY_SEQ = 1 << 32
 _MAP_SIZE = 1 << 52
+FRAME_MESSAGES = 3
+"""Messages of a frame that a verdict shows in words."""
 
 
 class RuleBroken(Exception):
@@ -146,7 +149,7 @@ class Session:
         self.outputs: list[Record] = []
         self.inputs: list[tuple[Any, ...]] = []
         self.grants = 0
-        self.frames: list[str] = []
+        self.frames: deque[tuple[str, bytes]] = deque(maxlen=3)
         self.foreign: Foreign
         self.plan: Plan
         self._seq = 0
@@ -227,7 +230,8 @@ class Session:
         self.send(encode(FrameType.WELCOME, VERSION, welcome, [LIMITS.max_frame, LIMITS.max_messages]))
         frame, data = self.receive(self.setup.wait_s, "join-timeout")
         if frame.type is not FrameType.READY:
-            self.broken("order", f"READY must follow WELCOME, not {self._what(frame)}", data)
+            rule = "node-failed" if frame.type is FrameType.ERROR else "order"
+            self.broken(rule, f"READY must follow WELCOME, not {self._what(frame)}", data)
         self._check_times(0, frame.body[0], frame.body[1], data)
         self.foreign.ready(*frame.body)
 
@@ -304,7 +308,7 @@ class Session:
     def send(self, frame: bytes) -> None:
         """Send a frame to the node."""
         assert self._link is not None
-        self.frames.append(f"to node:   {frame_text(frame)}")
+        self.frames.append(("to node:  ", frame))
         with suppress(LinkClosed):  # the receive that follows says how it ended
             self._link.send(self.identity, frame)
 
@@ -325,7 +329,7 @@ class Session:
                 self.broken(late, f"the node must answer within {limit_s:.0f} s of wall-clock time ({rule})")
             self._link.wait(50)
         identity, data = item
-        self.frames.append(f"from node: {frame_text(data)}")
+        self.frames.append(("from node:", data))
         if identity != NAME.encode():
             self.broken("unknown-name", f"routing id must be COSIM_NAME = {NAME!r}, not {identity!r}", data)
         self.identity = identity
@@ -339,8 +343,28 @@ class Session:
 
     def broken(self, rule: str, text: str, data: bytes | None = None, time_ps: int | None = None) -> NoReturn:
         """Raise RuleBroken with the last frames."""
-        shown = self.frames[-3:] if data is not None or self.frames else []
+        shown = [f"{way} {self._in_words(frame)}{frame_text(frame)}" for way, frame in self.frames]
         raise RuleBroken(rule, text, self.now if time_ps is None else time_ps, shown)
+
+    def _in_words(self, data: bytes) -> str:
+        """What a frame says, before its bytes: of a GRANT and a DONE the times and the first messages; nothing of nonsense."""
+        try:
+            frame = decode(data)
+            if frame.type is FrameType.GRANT:
+                seq, bound, batches = frame.body
+                head, blobs = f"GRANT {seq} below {bound} ps", [blob for _worker, blob in batches]
+            elif frame.type is FrameType.DONE:
+                seq, now, next_event, next_out, _events, batches, _side = frame.body
+                times = ("never" if t == NEVER else f"{t} ps" for t in (next_event, next_out))
+                head = f"DONE {seq} at {now} ps, next_event {next(times)}, next_out {next(times)}"
+                blobs = [batch[3] for batch in batches]
+            else:
+                return f"{frame.type.name}, "
+            shown = [self.readable(record) for blob in blobs for record in unpack_records(blob)]
+        except (WireError, LookupError, TypeError, ValueError, AttributeError):
+            return ""
+        more = f"; and {len(shown) - FRAME_MESSAGES} more" if len(shown) > FRAME_MESSAGES else ""
+        return f"{head}: {'; '.join(shown[:FRAME_MESSAGES]) or 'no messages'}{more}, "
 
     @staticmethod
     def _what(frame: Frame) -> str:
@@ -424,10 +448,12 @@ class Session:
         ]
 
     def readable(self, record: Record) -> str:
-        """An output in words."""
+        """A message in words."""
         link = self.plan.links[record.link]
         kind = KINDS[record.kind]
         fields = ", ".join(f"{n}={_short(v)}" for n, v in zip(kind.fields, record.fields, strict=True))
+        if link.dst == 0:
+            return f"arriving at {record.arrival} ps at {link.dst_port}: {kind!r} {fields}"
         return f"#{record.seq} sent at {record.arrival - link.latency} ps by {link.src_port}: {kind!r} {fields}"
 
 

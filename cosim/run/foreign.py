@@ -458,8 +458,16 @@ class Foreign:
         except Exception as error:  # msgpack raises ValueError, TypeError, UnicodeError and its own
             self._breach("side", f"{what} must be msgpack, not {type(error).__name__}: {error}")
 
+    def _in_words(self, record: Record) -> str:
+        link, row = self._links.get(record.link), self._kinds.get(record.kind)
+        if link is None or row is None or len(record.fields) != len(row.fields):
+            return show(list(record), 120)
+        fields = " ".join(f"{name}={show(value, 24)}" for name, value in zip(row.fields, record.fields, strict=True))
+        ends = f"{link.src_port} to {self._names.get(link.dst, '?')}.{link.dst_port}"
+        return f"#{record.seq} from {ends}, sent at {record.arrival - link.latency} ps: {row.name} {fields}"
+
     def _breach(self, rule: str, text: str, record: Record | None = None) -> NoReturn:
-        shown = "" if record is None else f"; message {show(list(record), 120)}"
+        shown = "" if record is None else f"; message {self._in_words(record)}"
         raise ProtocolViolation(rule, f"{text}{shown}", self.worker)
 
 

@@ -37,14 +37,21 @@ class Faults(HubState):
         if worker in self._ready:
             self.barrier.lost(worker)
         blocked = [w.name for w in self.barrier.explain() if worker in w.chain or w.limiter == worker]
+        name = self.plan.nodes[self.groups[worker][0]].name
+        pid = self._pid.get(worker, "unknown") or "unknown"  # 0: the node's client does not know it
         self._error(
             "worker-lost",
             f"worker process of {self._nodes_text(worker)} is gone: {text}; its last simulated time was {fmt(self._now[worker])}",
-            node=self.plan.nodes[self.groups[worker][0]].name,
+            node=name,
             sim_time_ps=self._now[worker],
-            where=f"worker w{self.served[worker]}, pid {self._pid.get(worker, 'unknown')}",
-            next_step="see log.jsonl and the journal in the run directory; waiting for it: "
-            + (", ".join(blocked[:8]) or "nobody"),
+            where=f"worker w{self.served[worker]}, pid {pid}",
+            next_step=(
+                f"its output is workers/{name}.log of the run directory"
+                + (f"; `cosim replay RUN {name}` drives it to there again, also under gdb" * (worker in self._ready))
+                if worker in self._foreign
+                else "see log.jsonl and the journal in the run directory"
+            )
+            + (f"; waiting for it: {', '.join(blocked[:8])}" if blocked else ""),
             exit_code=4,
         )
 
