@@ -18,13 +18,11 @@ from cosim.core.barrier import Out
 from cosim.core.codec import LIMITS, WireError
 from cosim.core.time import NEVER
 
-PARCEL_BYTES = 4 << 20
-"""Most bytes of blobs in one parcel, but for a blob that has more by itself."""
-OUTBOX_BYTES = 8 << 20
-"""A host that has so much to send reports to the root before it goes on: half of what a frame may have."""
+PARCEL_BYTES = OUTBOX_BYTES = 1 << 20
+"""Most bytes of blobs in one parcel, but for a blob that has more by itself; and what a host may have to send before it reports to
+the root. A frame may have far more, but on a slow network a host is heard when a whole frame has come."""
 REPORT_BYTES = SIDE_BYTES = 256 << 10
-"""Most bytes of reports in one BYE or STATUS, and of side records in one frame, but for one that has more by itself. On a slow
-network a host is heard when a whole frame has come."""
+"""Most bytes of reports in one BYE or STATUS, and of side records in one frame, but for one that has more by itself."""
 WELCOME_BYTES = 256 << 20
 """Most bytes of a plan once it is unpacked."""
 RECEIVED = "received"
