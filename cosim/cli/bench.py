@@ -35,7 +35,7 @@ def bench(
     operations: int,
     as_json: bool,
 ) -> None:
-    """Measure workload NAME: barrier, pingpong, fanout, sparse, mmio, interrupts, startup, memory (w1 to w8), compute, working, or all.
+    """Measure NAME: barrier, pingpong, fanout, sparse, mmio, interrupts, startup, memory (w1 to w8), compute, working, all.
 
     Each row shows the rate, CPU microseconds per operation over all processes, and the rate of a raw pyzmq ping-pong that was
     measured between the runs of the row; `ratio` is rate over that floor, and alone may be compared from one day to another.

@@ -141,7 +141,7 @@ def initiator() -> Foreign:
         "argv": ["x"], "connect": False, "wait_ms": 1, "wall_limit_ms": 0, "class": "deterministic", "env": {}, "cwd": ".",
         "ports": [["dma", "mmio_initiator"], ["power", "power"]], "kinds": [list(row) for row in core_kinds()],
     }  # fmt: skip
-    maps = {"dma": (RegionPlan(0, 1 << 32, 1, 0, "all"),)}
+    maps: dict[str, tuple[RegionPlan, ...]] = {"dma": (RegionPlan(0, 1 << 32, 1, 0, "all"),)}
     nodes = (NodePlan(0, "dut", "dut", {}, 0, maps, "external", external), NodePlan(1, "mem", "mem", {}))
     links = (LinkPlan(0, 1, "bus", 0, "dma", 20_000), LinkPlan(1, 0, "dma", 1, "bus", 20_000))
     plan = Plan("x", 1, nodes, links, ((1,), (0,)))

@@ -262,7 +262,7 @@ def test_a_peer_that_says_one_thing_and_ends_is_no_stranger(rig: Rig) -> None:
         rig.hub.wait(5)
     rig._open.remove(hasty)
     hasty.close()
-    assert rig.hub._monitor.socket.poll(WAIT_S * 1000)
+    assert rig.hub._monitor.socket.poll(int(WAIT_S * 1000))
     rig.serve(lambda: rig.hub.closed or rig.hub.refused_peers)
     assert (rig.hub.closed, rig.hub.refused_peers) == ([b"w1"], [])
     assert rig.got[1:] == [(b"w1", b"w1")] and not rig.hub.joined(b"w1")
