@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cosim.run import rundir
 from cosim.run.rundir import OWNER_FILE, remove_stale_socket_dirs, socket_dir
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of this process, in a folder of its own."""
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    """The directory of this process, in a folder of its own: a fault here must not reach the runs of this machine."""
+    monkeypatch.setattr(rundir, "_socket_folders", lambda: [str(tmp_path)])
     return socket_dir()
 
 
