@@ -32,6 +32,8 @@ from cosim.run.hubview import Telling
 
 PROGRESS_S = 0.1
 PROGRESS_MS = 100
+STEP_FRAMES = 10_000
+"""Frames after which the hub sees to its other duties, however many are there: a peer may send faster than they are read."""
 
 
 class Hub(Telling):
@@ -63,7 +65,9 @@ class Hub(Telling):
         link = self.link
         if link.wait(PROGRESS_MS):
             self._take_commands()
-        while (item := link.receive()) is not None:
+        for _ in range(STEP_FRAMES):
+            if (item := link.receive()) is None:
+                break
             self._take(*item)
             if not self._granted_at and self._stop is None and self._ready:
                 break  # all reports are in: another receive would only find nothing

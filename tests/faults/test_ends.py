@@ -194,6 +194,15 @@ def test_last_words_come_before_the_end() -> None:
     assert told.errors() == [("node-raised", 3)]
 
 
+def test_a_worker_that_floods_the_hub_is_stopped_like_any_other() -> None:
+    """However many frames come, the hub looks at its commands and its clock between them."""
+    told = _Told()
+    told.link.receive = lambda: (b"w0", encode(FrameType.LOG, b"\x90"))  # type: ignore[method-assign]
+    told.step(["stalled", 0, told.hub._granted_at[0], {"what": "w", "where": "", "node": "n0", "sim_time_ps": 0}])
+    told.step()
+    assert told.errors() == [("worker-stalled", 4)]
+
+
 def test_an_answer_that_crosses_the_verdict_of_a_stall() -> None:
     """A worker that answers while the supervisor looks at it neither stalls nor counts as running afterwards."""
     for verdict in (["release", 0], ["stalled", 0, 0.0, {"what": "w", "where": "", "node": "n0", "sim_time_ps": 0}]):
