@@ -331,6 +331,8 @@ class Foreign:
                     f"{arrival} ps",
                     record,
                 )
+        if arrival >= NEVER:
+            self._breach("fields", f"a message must arrive before {NEVER} ps, which means never", record)
         if sent > self.off_at:
             self._breach("after-off", f"nothing may be sent after the power went off at {self.off_at} ps", record)
         role = self._roles.get(link.src_port, "")

@@ -12,6 +12,7 @@ from cosim.core.barrier import ProtocolViolation
 from cosim.core.codec import pack_records
 from cosim.core.message import MMIO, Record
 from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
+from cosim.core.time import NEVER
 from cosim.run.foreign import STILL, Foreign, Refusal
 
 TOKEN = "00112233445566778899aabbccddeeff"
@@ -170,6 +171,15 @@ def test_attributes_of_a_request(attr: int, good: bool) -> None:
         with pytest.raises(ProtocolViolation) as broken:
             node.answered(body)
         assert broken.value.rule == "fields"
+
+
+def test_a_message_for_never() -> None:
+    """A message whose arrival is the time that means never would be lost: it is a breach, not a message that nobody gets."""
+    node = initiator()
+    node.granted([])
+    with pytest.raises(ProtocolViolation, match="must arrive before 9223372036854775807 ps") as broken:
+        node.answered((1, 50, 50, 50, 1, [read(0, NEVER - 20_000)], None))
+    assert broken.value.rule == "fields"
 
 
 def test_tags_that_were_answered_are_forgotten() -> None:
