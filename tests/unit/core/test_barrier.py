@@ -303,3 +303,11 @@ def test_idle_workers_cost_nothing() -> None:
             barrier.report(grant.worker, grant.seq, grant.bound, grant.bound + pick.randrange(5), grant.bound + 5, [])
     assert min(clocks.values()) > 1000
     assert read == {3, 4}
+
+
+def test_a_report_that_broke_no_rule_is_never_refused_in_silence() -> None:
+    """Should the check and the text that explains it disagree, that is loud."""
+    barrier = joined(PAIR, (3, 5), (0, 2))
+    barrier.grants()
+    with pytest.raises(AssertionError, match="the caller found one of the rules broken"):
+        barrier._refuse_report(0, 1, 3, 5, 6)

@@ -197,6 +197,8 @@ def test_the_usual_frames_are_found_quickly() -> None:
     assert quick_records(pack_records(usual)) == tuple(usual)
     assert quick_records(pack_records(usual) + bytes(QUICK_SIZE)) is None
     assert quick_records(msgpack.packb(7)) is None
+    odd_batch = (1, 5, 6, 6, 0, ((0, 9, 8, b""),), None)  # it would wake its receiver before it arrives
+    assert quick_done(encode(FrameType.DONE, *odd_batch)) is None
 
 
 def test_the_full_check_names_what_is_wrong_with_a_grant_or_an_answer() -> None:
