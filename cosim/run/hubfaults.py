@@ -13,6 +13,11 @@ LAST_WORDS_S = 0.5
 
 _OWN_FAULTS = ("bad-frame", "forged-source", "message-in-the-past", "bad-link")
 
+_FOREIGN_STEPS = {
+    "wave": "docs/attach.md has how a node writes waveforms; --wave-of NODE in place of --wave asks only those named",
+}
+"""What to do next about a foreign node, where it is not to look for a rule of time."""
+
 
 class Faults(HubState):
     """Errors of a run at its hub."""
@@ -64,7 +69,9 @@ class Faults(HubState):
             node=self.plan.nodes[self.groups[worker][0]].name,
             sim_time_ps=self._now[worker],
             where=f"worker w{self.served[worker]}",
-            next_step="docs/attach.md explains the rule, `cosim conform` shows it to you alone"
+            next_step=_FOREIGN_STEPS.get(
+                rule, "docs/attach.md explains the rule, `cosim conform` shows it to you alone"
+            )
             if worker in self._foreign
             else "docs/protocol.md explains the rule; a Python worker that breaks it is a fault of cosim: please report it",
             exit_code=4,

@@ -150,6 +150,13 @@ def test_a_node_that_dies_has_its_output_named(tmp_path: Path) -> None:
     assert "nobody" not in err
 
 
+def test_a_node_without_waveforms(tmp_path: Path) -> None:
+    """The next step of a node that --wave finds unable is to ask only others."""
+    code, _err, got = run(small(tmp_path, "none"), tmp_path / "run", "--wave")
+    assert (code, got["errors"][0]["code"]) == (4, "wave")
+    assert "--wave-of NODE in place of --wave" in got["errors"][0]["next_step"]
+
+
 def test_looking_at_a_foreign_node(tmp_path: Path) -> None:
     """It has no registers and no log: `regs` says so of an orderly run, `logs` where its output is."""
     topology = small(tmp_path, "none")
