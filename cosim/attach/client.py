@@ -252,6 +252,8 @@ class AttachClient:
 
     def wait(self) -> Grant | None:
         """Block until the next grant; None at the end of the run (the node's report is on its way then)."""
+        if self._open_grant:
+            raise AttachError("order", "done() must answer the grant before the next one is awaited")
         seq = bound = 0
         while not seq:  # a grant of number 0 only delivers
             frame = self._receive(None)
@@ -268,9 +270,7 @@ class AttachClient:
                     "sequence", f"GRANT must have number {wanted} and go forward, not {seq} to {bound} ps"
                 )
             self._deliver(batches)
-        self._grant_seq = seq
-        self.stop = bound
-        self._open_grant = True
+        self._grant_seq, self.stop, self._open_grant = seq, bound, True
         return Grant(self, bound)
 
     def _report(self) -> bytes:

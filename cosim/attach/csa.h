@@ -1235,6 +1235,7 @@ int csa_wait(csa *c) {
     int status;
     if (c->error[0]) return -1;
     if (c->over) return 0;
+    if (c->granted) return csa__fail(c, "order: csa_done must answer the grant before csa_wait waits for the next one");
     do {
         status = -1;
         zmq_msg_init(&frame);

@@ -3,7 +3,7 @@
  *   plan HEX                  ok NAME LINKS REGIONS KINDS | refused: WHY
  *   hello                     HEX of what csa_open would send
  *   take HEX                  a GRANT or BYE: 1, 0 or refused: WHY
- *   inputs | reply TAG VALUE | dma ADDRESS SIZE AT | level AT | done NEXT_EVENT | skip
+ *   inputs | reply TAG VALUE | dma ADDRESS SIZE AT | level AT | done NEXT_EVENT | skip | wait
  *   sent                      HEX of the frame sent last
  *   error                     the error, which is then not told on stderr
  */
@@ -96,12 +96,14 @@ static void command(char *text) {
     } else if (!strcmp(text, "sent")) {
         for (n = 0; n < c.frame_size; n++) printf("%02x", c.frame[n]);
         printf("\n");
+    } else if (!strcmp(text, "wait")) {
+        printf("%d\n", csa_wait(&c));
     } else if (!strcmp(text, "error")) {
         printf("%s\n", csa_error(&c));
         c.error[0] = 0;
     } else
         printf("unknown command\n");
-    if (c.error[0] && strcmp(text, "take") && strcmp(text, "plan") && strcmp(text, "skip")) fprintf(stderr, "%s: %s\n", text, c.error);
+    if (c.error[0] && strcmp(text, "take") && strcmp(text, "plan") && strcmp(text, "skip") && strcmp(text, "wait")) fprintf(stderr, "%s: %s\n", text, c.error);
     fflush(stdout);
 }
 

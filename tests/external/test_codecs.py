@@ -100,6 +100,17 @@ def test_inputs_must_be_taken_before_the_clock_passes_them(driver: Path) -> None
         client.done()
 
 
+def test_a_grant_must_be_answered_before_the_next(driver: Path) -> None:
+    """Both clients say that the answer is missing, instead of waiting for a grant that can't come."""
+    grant = ATTACH["session"][0]["grant"]
+    said = ask(driver, [f"plan {ATTACH['plan']}", f"take {grant}", "wait", "error"])
+    assert said[2:] == ["-1", "order: csa_done must answer the grant before csa_wait waits for the next one"]
+    client = AttachClient.__new__(AttachClient)
+    client._open_grant = True
+    with pytest.raises(AttachError, match=r"order: done\(\) must answer the grant"):
+        client.wait()
+
+
 def test_c_refuses_bus_kinds_of_another_form(driver: Path) -> None:
     """A plan whose Read has no fields is refused: csa.h reads them by position."""
     plan = make_attach.PLAN
