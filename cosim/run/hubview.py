@@ -67,7 +67,7 @@ class Telling(Faults):
                 node=missing[0],
                 sim_time_ps=0,
                 where="start-up",
-                next_step="see log.jsonl for what the worker printed; a slow machine needs a longer --join-timeout",
+                next_step="see log.jsonl for what the worker printed; a slow machine needs a longer --join-limit",
                 exit_code=4,
             )
 

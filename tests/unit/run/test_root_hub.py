@@ -26,4 +26,4 @@ def test_the_join_limit_counts_from_the_placing() -> None:
     assert events == []
     hub._check_join(time.monotonic() + 11)
     assert [(event[0], event[1]["code"]) for event in events] == [("error", "join-timeout")]
-    assert "h0, h1" in events[0][1]["what"]
+    assert "h0, h1" in events[0][1]["what"] and "--join-limit" in events[0][1]["next_step"]
