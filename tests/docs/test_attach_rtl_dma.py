@@ -121,7 +121,7 @@ _STIMULUS = {
 
 @needs("icarus")
 def test_the_page_s_dma_channel_is_fit(tmp_path: Path) -> None:
-    """Three words are six requests, four completions and an interrupt in each partition; errors and second completions are borne."""
+    """Three words are six requests, four completions and an interrupt in each partition; errors, second completions are borne."""
     write(PAGE, "dma.py", tmp_path)
     start = write(PAGE, "start.py", tmp_path)
     start.write_text(start.read_text().replace("timer", "copier"))
