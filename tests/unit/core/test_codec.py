@@ -201,6 +201,31 @@ def test_the_usual_frames_are_found_quickly() -> None:
     assert quick_done(encode(FrameType.DONE, *odd_batch)) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FrameType.GRANT, (1, -1, ())),
+        (FrameType.GRANT, (1, 5, ((-1, b""),))),
+        (FrameType.GRANT, (1, 5, ((1, "text"),))),
+        (FrameType.GRANT, (1, 5, 7)),
+        (FrameType.GRANT, (1, 5)),
+        (FrameType.DONE, (1, 5, 4, 6, 0, (), None)),
+        (FrameType.DONE, (1, 5, 6, 6, 0, ((1, 3, 2, b""),), None)),
+        (FrameType.DONE, (1, 5, 6, 6, 0, (7,), None)),
+        (FrameType.DONE, (1, 5, 6, 6, 0, (), "text")),
+    ],
+)
+def test_what_is_unusual_is_left_to_the_full_check(kind: FrameType, body: tuple[Any, ...]) -> None:
+    """Figures out of order or of the wrong type are never found quickly."""
+    assert QUICK[kind](encode(kind, *body)) is None
+
+
+@pytest.mark.parametrize("entry", [(1, 2, 3, 4, 5), (-1, 2, 3, 4, ()), (1, 2, 3, 4, ((),)), (1, 2), 7])
+def test_an_unusual_message_is_left_to_the_full_check(entry: Any) -> None:
+    """Wrong types, nested fields and arrays of another length are never found quickly."""
+    assert quick_records(msgpack.packb([entry])) is None
+
+
 def test_the_full_check_names_what_is_wrong_with_a_grant_or_an_answer() -> None:
     """Figures out of range, batches of the wrong shape."""
     for kind, body, text in [
