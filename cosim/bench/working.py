@@ -1,4 +1,4 @@
-"""scale.yaml with work on each PE: 200 µs of CPU time per message, as an instruction-set simulator would take.
+"""scale.yaml with work on each PE: a millisecond of CPU time per message, as the quantum of an instruction-set simulator.
 
 A guest of 32 vCPUs on 32 PEs broadcasts SGIs, which all others take at once; one worker does the PEs' work one by one, two side
 by side, as far as the hypervisor, the distributor and the sender do not keep them waiting. Operation: an SGI acknowledged by

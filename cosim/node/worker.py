@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 import msgpack
@@ -37,6 +39,8 @@ SIDE_BYTES = 4 << 20
 """Most bytes of side records in one frame: far below what a frame may have."""
 GC_THRESHOLD = (10_000, 10, 10)
 """Models make few cycles and keep much: at the interpreter's 700 a tenth of a long run goes into looking for them."""
+HURRY_S = 0.001
+"""Wall-clock time after which a grant ends if messages to other workers wait: some times what a grant costs."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
 _WIDEST = 1 << 64
@@ -195,7 +199,7 @@ class Worker:
                 kernel.take(unpack_records(blob) if records is None else records, worker, self._worker_of)
             if not seq:
                 return 0
-            done = self._done(seq, kernel.grant(bound))
+            done = self._done(seq, kernel.grant(bound, hurry=self._hurry()))
         except ModelFault as fault:
             return self._fail(fault, _traceback())
         except (WireError, LinkClosed):
@@ -207,6 +211,11 @@ class Worker:
             return self._fail(wrapped, _traceback())
         self.socket.send(done)
         return 0
+
+    def _hurry(self) -> Callable[[], bool]:
+        """Whether this grant has taken so long that what it has sent must not wait for its end."""
+        until = monotonic() + HURRY_S
+        return lambda: monotonic() > until
 
     def _done(self, seq: int, report: Report) -> bytes:
         now, next_event, next_out, found, events = report

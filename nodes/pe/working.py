@@ -14,7 +14,7 @@ class WorkingPe(Pe):
     What it does in simulated time is what a `Pe` does: the same messages at the same times, the same digest.
     """
 
-    WORK_US = 200
+    WORK_US = 1000
 
     def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
         """Work, then handle the message."""

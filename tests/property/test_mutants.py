@@ -6,7 +6,7 @@ be refused by the barrier or by a worker, or end otherwise than the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 import pytest
@@ -105,8 +105,10 @@ class SortsBeforeNumbering(Cluster):
     class kernel(Kernel):
         """Renumbers what it sends, per source."""
 
-        def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
-            report = super().grant(bound, max_events)
+        def grant(
+            self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT, hurry: Callable[[], bool] | None = None
+        ) -> Report:
+            report = super().grant(bound, max_events, hurry)
             by_source: dict[int, list[tuple[int, int, int, int]]] = {}
             for b, batch in enumerate(report.batches):
                 for k, record in enumerate(map(Record._make, batch.records)):
@@ -126,8 +128,10 @@ class InclusiveBound(Cluster):
     class kernel(Kernel):
         """Executes the instant of the bound too."""
 
-        def grant(self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
-            report = super().grant(min(NEVER, bound + 1), max_events)
+        def grant(
+            self, bound: int, max_events: int = MAX_EVENTS_PER_GRANT, hurry: Callable[[], bool] | None = None
+        ) -> Report:
+            report = super().grant(min(NEVER, bound + 1), max_events, hurry)
             return report._replace(now=min(report.now, bound))
 
 

@@ -176,6 +176,18 @@ def test_a_message_that_leaves_limits_the_grant() -> None:
     assert [r[:2] for r in batch.records] == [(160, 2), (110, 3)]
 
 
+def test_what_has_been_sent_does_not_wait_for_the_end_of_a_long_grant() -> None:
+    """In a hurry a grant ends after the event that sent something; without messages that wait nobody asks."""
+    kernel, _, _ = make()
+    kernel.at(0, 90, lambda: None)
+    kernel.at(0, 100, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    kernel.at(0, 105, lambda: None)
+    report = kernel.grant(1000, hurry=lambda: True)
+    assert (report.now, report.next_event, report.next_out, report.events) == (105, 105, 105, 2)
+    assert [batch.arrival for batch in report.batches] == [110]
+    assert kernel.grant(1000, hurry=lambda: True).events == 1
+
+
 def test_a_cap_on_events_leaves_the_rest() -> None:
     """With a cap the report says how far the worker got and that the rest is still there."""
     kernel, _, _ = make()
