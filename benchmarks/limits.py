@@ -24,7 +24,9 @@ from typing import Any, NoReturn
 from cosim.bench.floor import Floor
 from cosim.bench.plans import first_measured, pingpong, place
 from cosim.core.codec import FrameType, decode, encode
+from cosim.core.digest import NodeDigest
 from cosim.core.plan import WorkerPlan
+from cosim.core.time import NEVER
 from cosim.node.worker import Worker
 from cosim.run.hub import Hub
 
@@ -161,6 +163,21 @@ def _turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
     return middle - start, time.thread_time_ns() - middle
 
 
+def message(trips: int = TRIPS) -> tuple[float, float]:
+    """CPU microseconds of a message between two nodes of one process: all of it, and the digest's part."""
+    plan = place(pingpong(2, trips), "0")
+    worker = Worker(_End(_Lists(), "w0"), "w0")
+    worker._build(plan.worker_plan(0, {}))
+    start = time.thread_time_ns()
+    report = worker.kernel.grant(NEVER, max_events=4 * trips)
+    whole = (time.thread_time_ns() - start) / report.events / 1e3
+    digest = NodeDigest()
+    start = time.thread_time_ns()
+    for number in range(report.events):
+        digest.add(number, 50, 1, number, 1, (number, FRAME))
+    return whole, (time.thread_time_ns() - start) / report.events / 1e3
+
+
 def hypervisor_share(vcpus: int) -> float:
     """Share of the hypervisor node in all events of the ipi test on 256 PEs: what no placement can spread over workers."""
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as name:
@@ -173,8 +190,8 @@ def hypervisor_share(vcpus: int) -> float:
 
 
 def measure(repeat: int) -> dict[str, Any]:
-    """{star_rate, star_ratio, hub_us, worker_us, floor, hypervisor_share by vCPUs}: medians."""
-    stars, hubs, workers, floors = [], [], [], []
+    """{star_rate, star_ratio, hub_us, worker_us, floor, message_us, digest_us, hypervisor_share by vCPUs}: medians."""
+    stars, hubs, workers, floors, messages = [], [], [], [], []
     with Floor() as floor:
         for _ in range(repeat):
             floors.append(floor.rate())
@@ -182,6 +199,7 @@ def measure(repeat: int) -> dict[str, Any]:
             hub, worker = handling()
             hubs.append(hub)
             workers.append(worker)
+            messages.append(message())
     rate, middle = statistics.median(stars), statistics.median(floors)
     return {
         "star_rate": rate,
@@ -189,5 +207,7 @@ def measure(repeat: int) -> dict[str, Any]:
         "hub_us": statistics.median(hubs),
         "worker_us": statistics.median(workers),
         "floor": middle,
+        "message_us": statistics.median(whole for whole, _ in messages),
+        "digest_us": statistics.median(part for _, part in messages),
         "hypervisor_share": {str(vcpus): hypervisor_share(vcpus) for vcpus in (8, 256)},
     }

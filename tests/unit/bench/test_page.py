@@ -90,6 +90,7 @@ def test_a_peer_that_fails_tells_its_last_line(monkeypatch: pytest.MonkeyPatch, 
 def test_where_a_hop_goes_is_the_sum_of_what_was_measured() -> None:
     """Four bare hops, and the Python of two grants at hub and worker; the gain of compiling is shown as it was."""
     hop = {"star_rate": 25_000.0, "star_ratio": 1.4, "hub_us": 15.0, "worker_us": 15.0, "floor": 20_000.0}
+    hop |= {"message_us": 3.0, "digest_us": 0.6}
     share = {"hypervisor_share": {"8": 0.3, "256": 0.5}}
     found = {"machine": MACHINE, "repeat": 3, "hop": {**hop, **share}, "compiled": [{"what": "x", "gain": 1.25}]}
     text = page.render({"limits": found})
@@ -102,6 +103,8 @@ def test_a_hop_is_taken_apart() -> None:
     assert limits.star(200) > 0
     hub_us, worker_us = limits.handling(200)
     assert hub_us > 0 and worker_us > 0
+    whole, digest = limits.message(200)
+    assert whole > digest > 0
 
 
 def test_what_is_compiled_is_there() -> None:
