@@ -186,7 +186,7 @@ def _limits(limits: dict[str, Any]) -> str:
     whole, digest = hop["message_us"], hop["digest_us"]
     inside = (
         f"A message within a process takes {whole:.1f} µs, its digest {digest:.1f} µs of them. The rest is a heap\n"
-        "in a total order, checks of link, promise and fields at the send, the step limit, dispatch, and the model; a register read\n"
+        "in total order, checks of link, promise and fields at the send, the step limit, dispatch and the model; a register read\n"
         "adds the address map, attributes and the bank's rules. SimPy's side has an event and a callback, and none of these.\n"
     )
     few, many = (hop["hypervisor_share"][vcpus] for vcpus in ("8", "256"))
