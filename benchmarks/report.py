@@ -64,6 +64,7 @@ def runs(repeat: int) -> dict[str, Any]:
     """
     about = machine()
     rows = [whole_runs.summary("rdn2cfg1", workers, repeat) for workers in RUNS]
+    rows.append(whole_runs.summary("rdn2cfg1", "per-node", repeat, hosts=2))
     if len({row["digest"] for row in rows}) != 1:
         raise RuntimeError(f"placement must not change the digest: {[(row['workers'], row['digest']) for row in rows]}")
     return {"machine": about, "repeat": repeat, "rows": rows}

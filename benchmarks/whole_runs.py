@@ -50,23 +50,25 @@ def measure(topology: str, workers: str, *extra: str) -> dict[str, Any]:
     return {**result, "total_s": total}
 
 
-def summary(topology: str, workers: str, repeat: int) -> dict[str, Any]:
-    """The figures of one placement: medians of `repeat` runs, rates from the run's own wall time."""
-    runs = [measure(topology, workers) for _ in range(repeat)]
+def summary(topology: str, workers: str, repeat: int, hosts: int = 0) -> dict[str, Any]:
+    """The figures of one placement: medians of `repeat` runs, rates from the run's own wall time. `hosts` hubs of this machine
+    under a root; 0 is one hub."""
+    more = ("--hosts", str(hosts)) if hosts else ()
+    runs = [measure(topology, workers, *more) for _ in range(repeat)]
     digests = {run["digest"] for run in runs}
     if len(digests) != 1:
         raise RuntimeError(f"runs of one topology must have one digest, not {sorted(digests)}")
     wall = statistics.median(run["wall_s"] for run in runs)
     first = runs[0]
     return {
-        "workers": workers,
+        "workers": f"{workers}, {hosts} hosts" if hosts else workers,
         "processes": first["workers"],
         "status": first["status"],
         "digest": first["digest"],
         "total_s": round(statistics.median(run["total_s"] for run in runs), 3),
         "best_total_s": round(min(run["total_s"] for run in runs), 3),
         "wall_s": round(wall, 3),
-        "startup_s": round(measure(topology, workers, "--until", "1ps")["total_s"], 3),
+        "startup_s": round(measure(topology, workers, "--until", "1ps", *more)["total_s"], 3),
         "events": first["events"],
         "grants": first["grants"],
         "messages": first["messages"],
