@@ -149,7 +149,7 @@ def _runs_table(rows: list[Row]) -> str:
     )
     text = (
         "`cosim up rdn2cfg1` as a process of its own, both tests: total wall time (median and best), and wall time of a run that\n"
-        "ends when all workers are ready and nothing has happened. With 2 hosts each half of the nodes has a hub of its own on this\n"
+        "ends when all workers are ready and nothing has happened. With 2 hosts each half of the nodes has its own hub on this\n"
         "machine, under a root hub: what a second hub costs where there is no second machine. One digest.\n"
     )
     return f"{text}\n{_table(list(columns), [[_cell(row[c]) for c in columns] for row in rows])}"
