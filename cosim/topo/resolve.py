@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from cosim.core.plan import LinkPlan, NodePlan, Plan, RegionPlan
@@ -110,6 +111,7 @@ class _Resolver:
         checker.check(allow)
         together = self._together(checker, expander)
         wanted, rules = self._hosts(hosts)
+        self._rules_match(rules, checker)
         self.errors += expander.errors
         if self.errors:
             raise TopologyErrors(self.errors)
@@ -193,6 +195,24 @@ class _Resolver:
         if len(given) == len(hosts):  # the topology's names, with these addresses
             given = [known._replace(address=new.address) for known, new in zip(hosts, given, strict=True)]
         return given, rules
+
+    def _rules_match(self, rules: Sequence[Rule], checker: Checker) -> None:
+        """A rule of a pattern that no node has would change nothing: it is most likely misspelt."""
+        if checker.machine.hidden:
+            return  # nodes that could not be named may match
+        for row, rule in enumerate(rules):
+            if not any(fnmatchcase(name, rule.pattern) for name in checker.nodes):
+                self.errors.append(
+                    TopologyError(
+                        f"pattern of a rule of placement must match a node, and {rule.pattern!r} matches none of the "
+                        f"{len(checker.nodes)}",
+                        code="unknown-node",
+                        where=self.source.text.where(("deploy", "place", row, "nodes")),
+                        next_step=did_you_mean(
+                            rule.pattern, checker.nodes, "`cosim check --hosts 0` lists them without it"
+                        ),
+                    )
+                )
 
     def _on_hosts(
         self,

@@ -310,3 +310,21 @@ def test_a_map_may_see_one_region_of_several() -> None:
     assert seen == {"pe0": ["memory0"], "pe1": ["memory1"]}
     with pytest.raises(TopologyErrors, match="is not known"):
         resolve(load_text(text.replace("OFF", "1"), "f"), sets={})
+
+
+def test_a_rule_of_placement_must_match_a_node() -> None:
+    """A pattern in `deploy: place` that no node has is an error with its place, one per rule; with a right one there is none."""
+    text = PAIR % HERE + (
+        "deploy:\n  hosts: {near: {}, far: {}}\n  place:\n"
+        "    - {nodes: 'gate0', host: near}\n    - {nodes: 'gaet*', host: far}\n    - {nodes: 'gate[2-9]', host: far}\n"
+    )
+    with pytest.raises(TopologyErrors) as caught:
+        resolve(load_text(text, "pair.yaml"), sets={}, allow_models=[__name__])
+    line = text[: text.index("'gaet*'")].count("\n") + 1
+    assert [(e.code, e.where.rpartition(":")[0]) for e in caught.value.errors] == [
+        ("unknown-node", f"pair.yaml:{line}"),
+        ("unknown-node", f"pair.yaml:{line + 1}"),
+    ]
+    assert "'gaet*'" in caught.value.errors[0].what and "'gate" in caught.value.errors[0].next_step
+    right = text.replace("gaet*", "gate1").replace("gate[2-9]", "gate?")
+    assert len(resolve(load_text(right, "pair.yaml"), sets={}, allow_models=[__name__]).plan.hosts) == 2
