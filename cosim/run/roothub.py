@@ -25,6 +25,9 @@ HEARTBEAT_S = 0.5
 QUERY_TIMEOUT_S = 1.2
 HOST_BYE_S = 5.0
 """For the final reports of a run that failed: a host waits three seconds for its workers'."""
+LOST_BYE_S = 0.5
+"""The same once a host was lost: its silence has cost seconds already, and what a worker that computes would report is not whole
+without the lost host's. Journals are written by the hosts before they wait for anybody."""
 NODES_SHOWN = 40
 
 
@@ -261,12 +264,12 @@ class RootHub(Hub):
 
     def _farewell(self, reason: str) -> None:
         """BYE to every host, also to one that computes; collect the final reports of its workers."""
-        deadline = time.monotonic() + HOST_BYE_S
+        began, limit = time.monotonic(), HOST_BYE_S
         if not self._errors and reason not in ("stop", "error"):
-            deadline += 60  # a good end is worth waiting for on a loaded machine
+            limit += 60  # a good end is worth waiting for on a loaded machine
         for worker in self._present():
             self._send(worker, encode(FrameType.BYE, reason, None))
-        while self._present() and time.monotonic() < deadline:
+        while self._present() and time.monotonic() - began < (LOST_BYE_S if self._lost else limit):
             self._pulse(time.monotonic())
             if self.link.wait(50):
                 self._take_commands()
