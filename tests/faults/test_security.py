@@ -20,6 +20,7 @@ import zmq
 from cosim.link.keys import Credential, RunKeys, load_credential, parse_credential, write_credential
 from cosim.link.zmq_link import HubSocket
 from tests.external.nodes import EXAMPLES, build
+from tests.support.engines import STOLEN_VARIABLE
 from tests.support.held_models import GO_VARIABLE
 from tests.support.runs import ROOT, TIMEOUT_S, children, command, environment, result, ring, up, wait_running
 
@@ -210,6 +211,72 @@ def test_strangers_at_the_root_of_hosts(tmp_path: Path) -> None:
     assert up(held_ring(tmp_path), tmp_path / "alone", "--workers", "0").returncode == 0
     assert result(directory)["digest"] == result(tmp_path / "alone")["digest"]
     assert result(directory)["refused_peers"] == len(RAW) + 2
+
+
+_WITH_STOLEN_KEYS = """\
+from cosim.engines.registry import ENGINES
+ENGINES["local"] = "tests.support.engines:StolenKeys"
+from cosim.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def stolen(tmp_path: Path) -> Iterator[Held]:
+    """A run over two hosts whose credentials the test has, `keys` is their folder: no host has started yet."""
+    go, directory, keys = tmp_path / "go", tmp_path / "run", tmp_path / "keys"
+    keys.mkdir()
+    words = ("--allow-models", "tests.support", "--run-dir", directory, "--hosts", "2", "--listen", "127.0.0.1:0")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WITH_STOLEN_KEYS, "up", str(held_ring(tmp_path)), *map(str, words)], cwd=ROOT,
+        env={**environment(), GO_VARIABLE: str(go), STOLEN_VARIABLE: str(keys)},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (keys / "endpoint").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        yield Held(directory, process, (keys / "endpoint").read_text(), keys, go)
+    finally:
+        (keys / "hosts").touch()
+        go.touch()
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=TIMEOUT_S)
+
+
+def test_stolen_keys_of_hosts_at_the_root(stolen: Held, tmp_path: Path) -> None:
+    """The root hub refuses a peer with h1's key that claims to be h0, before the hosts are there and after, a second peer with
+    h0's key, and a replayed HELLO of h0: each is named with its address, and digest and exit code are as without them."""
+    host, _, port = stolen.endpoint.removeprefix("tcp://").rpartition(":")
+    h0, h1 = (load_credential(stolen.keys / f"{name}.credential") for name in ("h0", "h1"))
+    context = zmq.Context()
+    clients = [client(context, stolen.endpoint, h1, b"h0")]
+    stolen.wait_refused(1)
+    assert stolen.refusals()[0]["reason"] == "it came with the key of h1 under the name h0"
+    (stolen.keys / "hosts").touch()
+    wait_running(stolen.directory, stolen.process)
+    hello = first_flight(stolen.endpoint, h0, context)
+    replay = socket.create_connection((host, int(port)))
+    replay.sendall(hello)
+    clients += [client(context, stolen.endpoint, h0, b"h0"), client(context, stolen.endpoint, h1, b"h0")]
+    stolen.wait_refused(5)  # with the connection that recorded the HELLO
+    found = [(entry["address"], entry["reason"]) for entry in stolen.refusals()[1:]]
+    assert len(set(found)) == 4 and all(re.fullmatch(r"127\.0\.0\.1:\d+", address) for address, _reason in found)
+    assert "in time" in dict(found)[f"127.0.0.1:{replay.getsockname()[1]}"]
+    for name in ("h0", "h1"):
+        assert sum(f"with the key of {name}, which is connected already" in reason for _address, reason in found) == 1
+    replay.close()
+    context.destroy(linger=0)
+    stolen.go.touch()
+    _, err = stolen.process.communicate(timeout=TIMEOUT_S)
+    assert stolen.process.returncode == 0, err
+    got = result(stolen.directory)
+    assert got["refused_peers"] == len(stolen.refusals()) == 5
+    assert up(held_ring(tmp_path), tmp_path / "alone", "--workers", "0").returncode == 0
+    alone = result(tmp_path / "alone")
+    assert (got["digest"], got["counters"]) == (alone["digest"], alone["counters"])
 
 
 def test_secrets_are_in_their_files_alone(held: Held) -> None:

@@ -1,17 +1,22 @@
-"""Engines for tests: hosts of this machine behind a slow network."""
+"""Engines for tests, all with hosts of this machine: behind a slow network, and with keys that have come into other hands."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from cosim.engines.base import Slot
+from cosim.engines.base import Exit, Slot
 from cosim.engines.local import LocalEngine
+from cosim.link.keys import write_credential
 
 UP_BYTES_S = 4000
+STOLEN_VARIABLE = "COSIM_TEST_STOLEN"
+"""Folder in which `StolenKeys` leaves what it has."""
 
 
 class SlowUplink(LocalEngine):
@@ -31,6 +36,29 @@ class SlowUplink(LocalEngine):
         listener.listen()
         threading.Thread(target=_forward, args=(listener, (address, int(port))), daemon=True).start()
         return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class StolenKeys(LocalEngine):
+    """Leaves the root's endpoint and every host's credential in a folder, and starts no host until a file `hosts` is there."""
+
+    _waiting: Sequence[Slot] = ()
+
+    async def start(self, slots: Sequence[Slot]) -> None:
+        """Give the keys away; `poll` does the rest, for refusals are logged from then on."""
+        folder = Path(os.environ[STOLEN_VARIABLE])
+        for slot in slots:
+            write_credential(folder / f"{slot.name}.credential", slot.credential)
+        endpoint = next(word for word in slots[0].command if word.startswith("tcp://"))
+        (folder / "new").write_text(endpoint)
+        (folder / "new").rename(folder / "endpoint")
+        self._waiting = slots
+
+    async def poll(self) -> list[Exit]:
+        """Start them once they are wanted."""
+        if self._waiting and (Path(os.environ[STOLEN_VARIABLE]) / "hosts").exists():
+            slots, self._waiting = self._waiting, ()
+            await super().start(slots)
+        return await super().poll()
 
 
 def _forward(listener: socket.socket, root: tuple[str, int]) -> None:
