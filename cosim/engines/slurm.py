@@ -283,8 +283,9 @@ class SlurmEngine:
                 file.unlink(missing_ok=True)
 
     async def _end_job(self) -> None:
-        if not self._job or await self._finished():
-            return
+        self._from_files()
+        if not self._job or (not self._left and await self._finished()):
+            return  # while a slot is left the controller is not asked first: that takes time, and what has ended can be cancelled
         await self._cancel()
         deadline = time.monotonic() + STOP_WAIT_S
         while self._left and time.monotonic() < deadline:

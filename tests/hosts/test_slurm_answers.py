@@ -85,3 +85,18 @@ def test_credentials_go_even_if_slurm_does_not_answer(says: Says, tmp_path: Path
 
     anyio.run(body)
     assert not list((tmp_path / "hosts").glob("*.credential"))
+
+
+def test_slots_that_are_left_are_cancelled_at_once(says: Says, tmp_path: Path) -> None:
+    """At the end of a run that failed the controller is not asked whether the job still runs: it may be slow, and 5 s are few."""
+    calls = tmp_path / "calls"
+
+    async def body() -> None:
+        made = engine(tmp_path)
+        await made.start(SLOTS)
+        says("squeue", f"echo squeue >>{calls}; echo 'RUNNING|None'")
+        says("scancel", f"echo scancel $* >>{calls}")
+        await made.stop()
+
+    anyio.run(body)
+    assert calls.read_text().splitlines() == ["scancel 7", "scancel --full --signal=KILL 7"]
