@@ -119,13 +119,14 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# Needs pip-tools, which is not among the pinned packages: it only writes the pins.
+# Needs pip-tools, which is not among the pinned packages: it only writes the pins. What pytest-cov asks for by an extra,
+# coverage[toml], must be pinned with it: else pip takes the newest and misses its hash. A constraint has no extras.
 PIP_COMPILE := pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 requirements:
 	$(PIP_COMPILE) --output-file requirements/run.txt pyproject.toml requirements/build.in
-	$(PIP_COMPILE) --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
-	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c requirements/dev.txt --output-file requirements/rtl.txt pyproject.toml requirements/build.in requirements/rtl.in
+	$(PIP_COMPILE) --no-strip-extras --extra dev -c requirements/run.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
+	$(PIP_COMPILE) --extra rtl -c requirements/run.txt -c <(sed 's/\[.*\]==/==/' requirements/dev.txt) --output-file requirements/rtl.txt pyproject.toml requirements/build.in requirements/rtl.in
 	$(PIP_COMPILE) --extra metrics -c requirements/run.txt --output-file requirements/metrics.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra bench -c requirements/run.txt --output-file requirements/bench.txt pyproject.toml requirements/build.in
 	$(PIP_COMPILE) --extra docs -c requirements/run.txt --output-file requirements/docs.txt pyproject.toml requirements/build.in
