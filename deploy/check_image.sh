@@ -3,6 +3,8 @@
 #
 #   deploy/check_image.sh [FOLDER]     keeps base and layers in FOLDER for the next time (default: a fresh one, removed again)
 #   TOPOLOGY=tiny deploy/check_image.sh
+#
+# Exit status 75: there is no base to build on (debootstrap reached no mirror); 1 and 2: the image, or how this was called.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +32,11 @@ if ! build inspect --type image "$base" >/dev/null 2>&1; then
     echo "== base: debootstrap"
     [ -e "$work/rootfs.tar" ] || {
         debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/rootfs" \
-            >"$work/debootstrap.log"
+            >"$work/debootstrap.log" 2>&1 || {
+            tail -5 "$work/debootstrap.log" >&2
+            echo "check_image: no base: debootstrap must reach a mirror of Debian's packages" >&2
+            exit 75
+        }
         rm -rf "$work"/rootfs/var/cache/apt/archives/*.deb "$work"/rootfs/var/lib/apt/lists/*
         tar -C "$work/rootfs" -cf "$work/rootfs.tar" .
         rm -rf --one-file-system "$work/rootfs"
