@@ -76,7 +76,7 @@ lint: $(VENV)/dev.stamp
 # The gate: every branch of the pure core is taken by a test. Two processes; `make test JOBS=0` is one, as for a debugger.
 JOBS ?= 2
 test: lint
-	HYPOTHESIS_PROFILE=ci $(BIN)/pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing --cov-fail-under=100 $(PYTEST_FLAGS)
+	HYPOTHESIS_PROFILE=ci $(BIN)/pytest -rs -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing --cov-fail-under=100 $(PYTEST_FLAGS)
 
 # Needs qemu-system-aarch64 (Debian package qemu-system-arm). Another SEED gives other programs.
 PROGRAMS ?= 2000
