@@ -277,16 +277,7 @@ class HostHub(Hub):
         if len(self._ready) == len(self._own):
             self._root.send(encode(FrameType.READY, *self.barrier.first()))
 
-    def _done(self, worker: int, body: tuple[Any, ...], data: bytes) -> None:
-        seq, now, next_event, next_out, events, batches, side = body
-        if worker in self._foreign:
-            batches, events = self._foreign[worker].answered(body), 0
-        self.barrier.report(worker, seq, now, next_event, next_out, batches)
-        self.journal.add(worker, b"D", data)
-        self._granted_at.pop(worker, None)
-        self._now[worker] = now
-        self._next[worker] = next_event
-        self.events += events
+    def _route(self, worker: int, batches: Sequence[tuple[int, int, int, bytes]]) -> None:
         number = self._own[worker]
         for dst, arrival, wake, blob in batches:
             index = self._place.get(dst)
@@ -297,8 +288,6 @@ class HostHub(Hub):
             else:
                 self._blobs[index].append((number, blob))
                 self._arrival[index] = min(self._arrival[index], arrival)
-        if side is not None:
-            self._side.add(side)
 
     def _grant(self) -> None:
         if not self._open or self._failed:

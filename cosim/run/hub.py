@@ -17,6 +17,7 @@ Commands: stop reason | lost worker text | query number registers | release work
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -221,12 +222,17 @@ class Hub(Telling):
         self._now[worker] = now
         self._next[worker] = next_event
         self.events += events
+        if batches:
+            self._route(worker, batches)
+        if side is not None:
+            self._side.add(side)
+
+    def _route(self, worker: int, batches: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """Keep what a worker sent for those who get it."""
         for dst, arrival, _wake, blob in batches:
             self._blobs[dst].append((worker, blob))
             if arrival < self._arrival[dst]:
                 self._arrival[dst] = arrival
-        if side is not None:
-            self._side.add(side)
 
     def _grant(self) -> None:
         for worker, seq, bound in self.barrier.grants():
