@@ -259,7 +259,7 @@ class CpuInterface:
             try:
                 values[reg.name] = self.read(reg.name, el=3 if reg.kind is Kind.EL3 else 2)
             except (Trap, Undefined):
-                continue  # not implemented, or closed to that level
+                continue  # this PE lacks it, or it is closed to that level
         return values
 
     def write(self, name: str, value: int, *, el: int, secure: bool = False, hcr: int = 0, rt: int = 0) -> None:
