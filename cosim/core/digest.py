@@ -7,7 +7,7 @@ nor load.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -18,20 +18,24 @@ except ImportError:  # pragma: no cover  (another Python than CPython)
     from hashlib import blake2b as blake2b
 
 
-class NodeDigest:
-    """Running digest of one node's input sequence."""
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
-    __slots__ = ("_hash", "_pack", "_update", "count")
+
+class NodeDigest:
+    """Running digest of one node's input sequence: of each message `update(pack((arrival, priority, src, seq, kind, fields)))`,
+    and one more in `count`. `add` does that; the kernel does it without the call."""
+
+    __slots__ = ("_hash", "count", "pack", "update")
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=32)
-        self._update = self._hash.update
-        self._pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+        self.update: Callable[[Any], None] = self._hash.update
+        self.pack: Callable[[Any], Any] = _pack
         self.count = 0
 
     def add(self, arrival: int, priority: int, src: int, seq: int, kind: int, fields: tuple[Any, ...]) -> None:
         """Account for one consumed message; calls come in key order."""
-        self._update(self._pack((arrival, priority, src, seq, kind, fields)))
+        self.update(self.pack((arrival, priority, src, seq, kind, fields)))
         self.count += 1
 
     def result(self) -> tuple[int, bytes]:

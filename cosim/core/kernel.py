@@ -11,7 +11,7 @@ go no further than the earliest time at which a consequence of it could come bac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -52,11 +52,18 @@ class Hosted(Protocol):
     reaction: int
 
     @property
+    def ready(self) -> Sized:
+        """The tasks that are ready to run: always the same object. `settle` is called after an event that leaves any."""
+
+    @property
     def promising(self) -> bool:
         """Whether `promise` is to be asked at all."""
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
-        """Handle one message at `now`."""
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
+        """What handles messages of a kind that come over a link: it is called with their fields, at `now`. Asked once."""
+
+    def accept(self, result: Any) -> None:
+        """Take what a receiver returned, if that is not None."""
 
     def settle(self) -> int:
         """Run ready tasks until all wait; returns the number of steps taken."""
@@ -93,9 +100,28 @@ class Report(NamedTuple):
     events: int
 
 
-Entry = tuple[int, int, int, int, int, int, int, Any]
-"""(arrival, priority, src, seq, dst, link, kind, fields). For a timer kind is -1, fields the function to call, and in place of
-the link stands the earliest time at which its node may send (its floor, see `send`)."""
+Outlet = Callable[..., None]
+"""``send(kind, fields, delay=0)``: the way out over one link."""
+
+Inlet = tuple[
+    int,
+    Hosted,
+    dict[str, Any],
+    int,
+    dict[int, Callable[..., Any]],
+    Callable[[Any], Any],
+    Callable[[Any], None],
+    NodeDigest,
+    Sized,
+    Callable[[], int],
+]
+"""Where an event goes: link id (-1: timers), node, its attributes, its reaction (ps), the link's receivers by kind, the digest's
+`pack` and `update`, the digest, the ready tasks and what settles them. The clock is set in the attributes: the interpreter does
+that faster than it sets an attribute of an object that may be of any class."""
+
+Entry = tuple[int, int, int, int, Inlet, int, Any]
+"""(arrival, priority, src, seq, inlet, kind, fields). For a timer `fields` is the function to call, and `kind` is ``~floor``: the
+earliest time at which its node may send, as a negative number."""
 
 
 class Kernel:
@@ -108,7 +134,40 @@ class Kernel:
         reactions: reaction (ps) of each node that a link from here leads to, by node id; missing means 0.
         returns: early-return time (ps) after a message arriving at a node of another worker, by node id; missing means
             that nothing can come back.
+        digest: makes the digest of a node.
     """
+
+    __slots__ = (
+        "_first",
+        "_first_steps",
+        "_floor",
+        "_heap",
+        "_inlets",
+        "_instant",
+        "_leaving",
+        "_links",
+        "_outbox",
+        "_outlets",
+        "_promised",
+        "_promising",
+        "_reacting",
+        "_reactions",
+        "_returns",
+        "_seq",
+        "_steps",
+        "_tallies",
+        "_timers",
+        "current",
+        "digests",
+        "end_time",
+        "events",
+        "nodes",
+        "noted",
+        "now",
+        "off",
+        "stop",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -117,10 +176,11 @@ class Kernel:
         links: Mapping[int, LinkEnd],
         reactions: Mapping[int, int],
         returns: Mapping[int, int],
+        digest: Callable[[], NodeDigest] = NodeDigest,
     ) -> None:
         self.worker = worker
         self.nodes = {node.id: node for node in nodes}
-        self.digests = {node.id: NodeDigest() for node in nodes}
+        self.digests = {node.id: digest() for node in nodes}
         self.off: set[int] = set()
         self.now = 0
         self.stop = 0
@@ -129,74 +189,125 @@ class Kernel:
         self.current: Hosted | None = None
         self.noted: list[Any] = []  # nodes with records beside the simulation, for whoever fetches these
         self._links = links
-        self.sent = {number: 0 for number, end in links.items() if end.src in self.nodes}
+        self._tallies = {number: [0] for number, end in links.items() if end.src in self.nodes}
         self._reactions = reactions
         self._returns = returns
         self._heap: list[Entry] = []
-        self._seq = {node.id: 0 for node in nodes}
+        self._seq = {node.id: [0] for node in nodes}  # a cell each: its outlets share it
         self._outbox: dict[int, list[Any]] = {}
-        self._inlets = {number: (end.src, end.dst) for number, end in links.items() if end.dst in self.nodes}
+        self._timers = {node.id: self._inlet(-1, node) for node in nodes}
+        self._inlets = {k: self._inlet(k, self.nodes[end.dst]) for k, end in links.items() if end.dst in self.nodes}
+        self._outlets: dict[int, Outlet] = {}
         self._reacting = any(node.reaction for node in nodes)
         self._promising = [node for node in nodes if node.promising]
         self._promised = {node.id: 0 for node in self._promising}
         self._floor = 0
         self._leaving = 0  # messages to other workers in this grant
         self._instant = -1
-        self._at_instant = 0
-        self._steps: dict[int, int] = {}  # of each node at this instant, once it has taken any
+        self._first: Hosted | None = None  # the node of the first event at this instant, and its steps
+        self._first_steps = 0
+        self._steps: dict[int, int] = {}  # of each node at this instant, from the second event on
+
+    def _inlet(self, link: int, node: Hosted) -> Inlet:
+        digest = self.digests[node.id]
+        return link, node, vars(node), node.reaction, {}, digest.pack, digest.update, digest, node.ready, node.settle
+
+    @property
+    def sent(self) -> dict[int, int]:
+        """Messages sent so far by the nodes of this worker, by link."""
+        return {link: tally[0] for link, tally in self._tallies.items()}
 
     @property
     def messages(self) -> int:
-        """Messages sent so far by the nodes of this worker; `sent` has them by link."""
-        return sum(self.sent.values())
+        """Messages sent so far by the nodes of this worker."""
+        return sum(tally[0] for tally in self._tallies.values())
 
     def work(self) -> list[tuple[int, int]]:
         """(node id, events so far): messages delivered and timers set, as what a placement weighs."""
-        made = dict(self._seq)  # numbers of messages and timers
+        made = {node: cell[0] for node, cell in self._seq.items()}  # numbers of messages and timers
         for link, count in self.sent.items():
             made[self._links[link].src] -= count
         return [(node, digest.count + made[node]) for node, digest in self.digests.items()]
 
     # -- called by nodes, during an event ------------------------------------------------------------------------------
 
-    def send(self, src: int, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
-        """Send from node `src` at its now + `delay` over `link`; arrives after the link's latency.
+    def outlet(self, link: int) -> Outlet:
+        """The way out over a link that starts at a node of this worker: ``send(kind, fields, delay=0)`` sends from that node at
+        its now + `delay` (ps); the message arrives after the link's latency.
+
+        The function raises ModelFault: not in an event of that node or a negative delay (rule "bad-send"); earlier than the
+        node's reaction or its own promise allow (rule "broken-promise").
 
         Raises:
-            ModelFault: not in an event of that node, a negative delay or a foreign link (rule "bad-send"); earlier than the
-                node's reaction or its own promise allow (rule "broken-promise").
+            ModelFault: the link starts elsewhere (rule "bad-send").
         """
-        source, dst, latency, worker = self._links[link]
-        time = self.now + delay
-        arrival = time + latency
-        current = self.current
-        if current is None or current.id != src or source != src or delay < 0 or time < self._floor or arrival >= NEVER:
-            self._refuse_send(src, link, delay, arrival)
-        seq = self._seq[src]
-        self._seq[src] = seq + 1
-        self.sent[link] += 1
-        if not _PLAIN.issuperset(map(type, fields)):
-            fields = self._plain(src, fields)
-        if worker == self.worker:
-            if dst not in self.off:
-                heappush(self._heap, (arrival, PRIORITIES[kind], src, seq, dst, link, kind, fields))
-            return
-        wake = arrival + self._reactions.get(dst, 0)
-        box = self._outbox.get(worker)
-        if box is None:
-            self._outbox[worker] = [arrival, wake, [(arrival, seq, link, kind, fields)]]
-        else:
-            if arrival < box[0]:
-                box[0] = arrival
-            if wake < box[1]:
-                box[1] = wake
-            box[2].append((arrival, seq, link, kind, fields))
-        self._leaving += 1
-        if self._leaving >= MAX_LEAVING_PER_GRANT and self.now < self.stop:
-            self.stop = self.now + 1
-        back = self._returns.get(dst)
-        if back is not None and arrival + back < self.stop:
-            self.stop = arrival + back
+        found = self._outlets.get(link)
+        if found is None:
+            end = self._links[link]
+            if end.src not in self.nodes:
+                raise ModelFault("worker", self.now, f"link {link} must start at a node of this worker", "bad-send")
+            found = self._outlets[link] = (
+                self._within(link, end) if end.worker == self.worker else self._across(link, end)
+            )
+        return found
+
+    def _within(self, link: int, end: LinkEnd) -> Outlet:
+        """The outlet of a link between two nodes of this worker."""
+        source, dst, latency, latest = self.nodes[end.src], end.dst, end.latency, NEVER - end.latency
+        src, cell, tally, off, inlet = end.src, self._seq[end.src], self._tallies[link], self.off, self._inlets[link]
+        heap, push, priorities, plain = self._heap, heappush, PRIORITIES, _PLAIN
+
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+            time = self.now + delay
+            if self.current is not source or time < self._floor or time >= latest:
+                self._refuse_send(link, delay)
+            seq = cell[0]
+            cell[0] = seq + 1
+            tally[0] += 1
+            for value in fields:
+                if type(value) is not int and type(value) not in plain:
+                    fields = self._plain(src, fields)
+                    break
+            if dst not in off:
+                push(heap, (time + latency, priorities[kind], src, seq, inlet, kind, fields))
+
+        return send
+
+    def _across(self, link: int, end: LinkEnd) -> Outlet:
+        """The outlet of a link to another worker."""
+        source, latency, worker, latest = self.nodes[end.src], end.latency, end.worker, NEVER - end.latency
+        src, cell, tally, outbox, plain = end.src, self._seq[end.src], self._tallies[link], self._outbox, _PLAIN
+        reaction, back = self._reactions.get(end.dst, 0), self._returns.get(end.dst)
+
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+            time = self.now + delay
+            if self.current is not source or time < self._floor or time >= latest:
+                self._refuse_send(link, delay)
+            seq = cell[0]
+            cell[0] = seq + 1
+            tally[0] += 1
+            for value in fields:
+                if type(value) is not int and type(value) not in plain:
+                    fields = self._plain(src, fields)
+                    break
+            arrival = time + latency
+            wake = arrival + reaction
+            box = outbox.get(worker)
+            if box is None:
+                outbox[worker] = [arrival, wake, [(arrival, seq, link, kind, fields)]]
+            else:
+                if arrival < box[0]:
+                    box[0] = arrival
+                if wake < box[1]:
+                    box[1] = wake
+                box[2].append((arrival, seq, link, kind, fields))
+            self._leaving += 1
+            if self._leaving >= MAX_LEAVING_PER_GRANT and self.now < self.stop:
+                self.stop = self.now + 1
+            if back is not None and arrival + back < self.stop:
+                self.stop = arrival + back
+
+        return send
 
     def _plain(self, src: int, fields: Iterable[Any]) -> tuple[Any, ...]:
         """The fields as every receiver gets them, on this worker or another: values of their own, in tuples."""
@@ -221,25 +332,18 @@ class Kernel:
                 )
         return tuple(plain)
 
-    def _refuse_send(self, src: int, link: int, delay: int, arrival: int) -> NoReturn:
+    def _refuse_send(self, link: int, delay: int) -> NoReturn:
         """Say which rule a send broke."""
-        name, current, time = self.nodes[src].name, self.current, self.now + delay
-        if delay < 0 or self._links[link].src != src or current is None or current.id != src:
-            raise ModelFault(
-                name,
-                self.now,
-                f"a node must send in an event of its own, over its own link, not into the past (link {link}, delay {delay} ps)",
-                "bad-send",
-            )
-        if time < self._floor:
-            raise ModelFault(
-                name,
-                self.now,
-                f"a send must not lie before {fmt(self._floor)}, as reaction and promise() say, not at {fmt(time)}",
-                "broken-promise",
-            )
-        assert arrival >= NEVER, "the caller found one of the rules broken"
-        raise ModelFault(name, self.now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send")
+        end, now, current = self._links[link], self.now, self.current
+        name = self.nodes[end.src].name
+        if delay < 0 or current is not self.nodes[end.src]:
+            text = f"a node must send in an event of its own, not into the past (link {link}, delay {delay} ps)"
+            raise ModelFault(name, now, text, "bad-send")
+        if now + delay < self._floor:
+            text = f"a send must not lie before {fmt(self._floor)}, as reaction and promise() say, not at {fmt(now + delay)}"
+            raise ModelFault(name, now, text, "broken-promise")
+        assert now + delay + end.latency >= NEVER, "the caller found one of the rules broken"
+        raise ModelFault(name, now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send")
 
     def at(self, node: int, time: int, fn: Callable[[], None]) -> Entry:
         """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`."""
@@ -247,10 +351,11 @@ class Kernel:
             raise ModelFault(
                 self.nodes[node].name, self.now, f"timer must not lie in the past ({fmt(time)})", "bad-timer"
             )
-        seq = self._seq[node]
-        self._seq[node] = seq + 1
+        cell = self._seq[node]
+        seq = cell[0]
+        cell[0] = seq + 1
         floor = self._floor if self.current is not None else 0
-        entry: Entry = (time, PRIORITY_TIMER, node, seq, node, floor, -1, fn)
+        entry: Entry = (time, PRIORITY_TIMER, node, seq, self._timers[node], ~floor, fn)
         if time < NEVER and node not in self.off:
             heappush(self._heap, entry)
         return entry
@@ -267,7 +372,7 @@ class Kernel:
         """End the node's part of the run: it has no more events, and what still comes for it is dropped."""
         self.off.add(node)
         # In place: `grant` holds a reference to the list.
-        self._heap[:] = [entry for entry in self._heap if entry[4] != node]
+        self._heap[:] = [entry for entry in self._heap if entry[4][1].id != node]
         heapify(self._heap)
 
     # -- called by the worker's loop -----------------------------------------------------------------------------------
@@ -281,17 +386,17 @@ class Kernel:
             ModelFault: an input that no link brings here, whose source the sending worker does not host, or whose time
                 lies below this worker's clock (rules "bad-link", "forged-source", "message-in-the-past").
         """
-        heap, inlets, off, now = self._heap, self._inlets, self.off, self.now
+        heap, inlets, links, off, now = self._heap, self._inlets, self._links, self.off, self.now
         for arrival, seq, link, kind, fields in records:
             inlet, priority = inlets.get(link), PRIORITIES.get(kind)
             if inlet is None or priority is None or arrival < now:
                 self._refuse_input(link, kind, arrival)
-            src, dst = inlet
+            src, dst, _latency, _worker = links[link]
             if worker_of is not None and worker_of.get(src) != hosted_by:
                 text = f"worker {hosted_by} sent for node {src}, which it does not host"
                 raise ModelFault(self.nodes[dst].name, now, text, "forged-source")
             if dst not in off:
-                heappush(heap, (arrival, priority, src, seq, dst, link, kind, fields))
+                heappush(heap, (arrival, priority, src, seq, inlet, kind, fields))
 
     def _refuse_input(self, link: int, kind: int, arrival: int) -> NoReturn:
         """Say which rule a delivered input broke."""
@@ -299,7 +404,7 @@ class Kernel:
         if inlet is None:
             text = f"a message came over link {link}, which does not end here"
             raise ModelFault("worker", self.now, text, "bad-link")
-        src, name = inlet[0], self.nodes[inlet[1]].name
+        src, name = self._links[link].src, inlet[1].name
         if kind not in KINDS:
             raise ModelFault(name, self.now, f"message kind {kind} is unknown here", "unknown-kind")
         text = f"a {KINDS[kind]!r} from node {src} for {fmt(arrival)} came when the clock was at {fmt(self.now)}"
@@ -313,40 +418,56 @@ class Kernel:
         `hurry` is asked between two events while messages wait to leave: True ends the grant there, so that those who get them
         may work at the same time. It changes how often is granted, never what is executed.
         """
-        heap, nodes, digests, promised, steps_of = self._heap, self.nodes, self.digests, self._promised, self._steps
-        power_off = _POWER_OFF
+        heap, promised, pop = self._heap, self._promised, heappop
+        instant, steps_of, first, first_steps = self._instant, self._steps, self._first, self._first_steps
         self.stop = bound
         self._leaving = done = 0
-        while heap and heap[0][0] < self.stop and done < max_events:
-            time, priority, src, seq, dst, link, kind, fields = heappop(heap)
-            self.now = time
-            node = nodes[dst]
+        while True:  # not by its condition: the interpreter specialises only loops that jump back without one
+            if not heap or heap[0][0] >= self.stop or done >= max_events:
+                break
+            time, priority, src, seq, inlet, kind, fields = pop(heap)
+            link, node, state, reaction, receivers, pack, update, digest, ready, settle = inlet
+            self.now = state["now"] = time
             self.current = node
-            node.now = time
             done += 1
             if kind >= 0:
-                self._floor = time + node.reaction
-                digests[dst].add(time, priority, src, seq, kind, fields)
-                if kind == power_off:
-                    self.power_off(dst)
-                    continue
-                node.deliver(link, kind, fields)
+                self._floor = time + reaction
+                update(pack((time, priority, src, seq, kind, fields)))
+                digest.count += 1
+                receiver = receivers.get(kind)
+                if receiver is None:
+                    if kind == _POWER_OFF:
+                        self.power_off(node.id)
+                        continue
+                    receiver = receivers[kind] = node.receiver(link, kind)
+                result = receiver(*fields)
+                if result is not None:
+                    node.accept(result)
             else:
-                self._floor = max(link, promised[dst]) if dst in promised else link
+                floor = ~kind
+                if promised and node.id in promised:
+                    floor = max(floor, promised[node.id])
+                self._floor = floor if floor > time else time
                 fields()
-            if time != self._instant:
-                self._instant, self._at_instant = time, 0
-                steps_of.clear()
-            steps = node.settle() + 1
-            self._at_instant += steps
-            steps_of[dst] = steps_of.get(dst, 0) + steps
-            if self._at_instant > MAX_STEPS_AT_ONE_INSTANT:
-                self._check_steps(node)
-            if dst in promised:
+            steps = settle() + 1 if ready else 1
+            if time != instant or steps > MAX_STEPS_AT_ONE_INSTANT:
+                instant, first, first_steps = time, node, steps
+                if steps_of:
+                    steps_of.clear()
+                if steps > MAX_STEPS_AT_ONE_INSTANT:
+                    self._refuse_loop(node)
+            else:
+                if not steps_of and first is not None:
+                    steps_of[first.id] = first_steps
+                taken = steps_of[node.id] = steps_of.get(node.id, 0) + steps
+                if taken > MAX_STEPS_AT_ONE_INSTANT:
+                    self._refuse_loop(node)
+            if promised and node.id in promised:
                 self._note_promise(node, kind >= 0)
             if hurry is not None and self._leaving and hurry():
                 max_events = done
         self.current = None
+        self._instant, self._first, self._first_steps = instant, first, first_steps
         next_event = heap[0][0] if heap else NEVER
         if done:
             self.end_time = max(self.end_time, self.now)
@@ -367,15 +488,9 @@ class Kernel:
         next_event = self._heap[0][0] if self._heap else NEVER
         return next_event, self._next_out(next_event)
 
-    def _check_steps(self, node: Hosted) -> None:
-        """This worker's nodes have taken many steps at this instant: whether one of them has gone beyond the limit."""
-        if self._steps[node.id] > MAX_STEPS_AT_ONE_INSTANT:
-            raise ModelFault(
-                node.name,
-                self.now,
-                f"more than {MAX_STEPS_AT_ONE_INSTANT:,} steps at one instant: a loop without simulated time",
-                "zero-time-loop",
-            )
+    def _refuse_loop(self, node: Hosted) -> NoReturn:
+        text = f"more than {MAX_STEPS_AT_ONE_INSTANT:,} steps at one instant: a loop without simulated time"
+        raise ModelFault(node.name, self.now, text, "zero-time-loop")
 
     def _note_promise(self, node: Hosted, input_came: bool) -> None:
         """A promise stands until an input comes; without one it can only grow."""
@@ -386,12 +501,12 @@ class Kernel:
         promises = {n.id: p for n in self._promising if (p := n.promise()) is not None}
         if not promises and not self._reacting:
             return next_event
-        nodes, earliest = self.nodes, NEVER
+        earliest = NEVER
         for entry in self._heap:
-            dst = entry[4]
-            if entry[6] >= 0:
-                time = entry[0] + nodes[dst].reaction
-            elif dst in promises:
+            node = entry[4][1]
+            if entry[5] >= 0:
+                time = entry[0] + node.reaction
+            elif node.id in promises:
                 continue
             else:
                 time = entry[0]

@@ -10,7 +10,7 @@ The bus protocols are defined here; those between hardware blocks (GIC, trap) ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosim.core.order import PRIORITY_LEVEL, PRIORITY_POWER, PRIORITY_REQUEST, PRIORITY_RESPONSE
 
@@ -54,6 +54,11 @@ class Protocol:
         ValueError: number already taken by another protocol, or too many kinds.
     """
 
+    def __new__(cls, name: str, _number: int, kinds: list[tuple[str, int, tuple[str, ...]]]) -> Protocol:
+        """Each is of a class of its own, whose name is in the AttributeError for a kind that it has not: `__getattr__` could
+        say that too, but would make every use of a kind slower."""
+        return super().__new__(type(f"protocol {name} ({', '.join(kind for kind, *_ in kinds)})", (cls,), {}))
+
     def __init__(self, name: str, number: int, kinds: list[tuple[str, int, tuple[str, ...]]]) -> None:
         if not 0 <= number < 1024:
             raise ValueError(f"protocol number of {name!r} must be in 0..1023, not {number}")
@@ -67,17 +72,15 @@ class Protocol:
         for position, (kind_name, priority, fields) in enumerate(kinds):
             kind = Kind(name, kind_name, number * KINDS_PER_PROTOCOL + position, priority, fields)
             self._kinds[kind_name] = kind
-            self.__dict__.setdefault(kind_name, kind)  # found without a call
+            if not hasattr(self, kind_name):
+                setattr(self, kind_name, kind)
             KINDS[kind.code] = kind
             PRIORITIES[kind.code] = priority
 
-    def __getattr__(self, name: str) -> Kind:
-        try:
-            return self._kinds[name]
-        except KeyError:
-            raise AttributeError(
-                f"protocol {self.name!r} has no kind {name!r}; it has {', '.join(self._kinds)}"
-            ) from None
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Kind:
+            """The kind of that name."""
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())

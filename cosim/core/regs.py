@@ -63,13 +63,12 @@ class Bank:
 
     # The bus side.
 
-    def read(self, offset: int, size: int, *, secure: bool = True) -> int:
+    def read(self, offset: int, size: int, secure: bool = True) -> int:
         """Answer a bus read of ``size`` bytes; raises AccessError."""
         slot = self._slots.get((offset, size))
         if slot is None:
             slot = self.block.locate(offset, size)
-        rule, index, cell, shift, lanes = slot
-        number = rule.number
+        rule, number, index, cell, shift, _lanes, readable, ones = slot
         if self._gates[number] and self._refused(rule, index, offset, secure, "read"):
             return 0
         hook = self._read_hooks[number]
@@ -78,20 +77,19 @@ class Bank:
         else:
             self.secure = secure
             value = hook(index)
-        return ((value & rule.readable | rule.res1) & lanes) >> shift
+        return (value & readable | ones) >> shift
 
-    def write(self, offset: int, size: int, value: int, *, secure: bool = True) -> None:
+    def write(self, offset: int, size: int, value: int, secure: bool = True) -> None:
         """Carry out a bus write of ``size`` bytes; raises AccessError, ValueError for a value too wide."""
         slot = self._slots.get((offset, size))
         if slot is None:
             slot = self.block.locate(offset, size)
-        rule, index, cell, shift, lanes = slot
+        rule, number, index, cell, shift, lanes, _readable, _ones = slot
         if value < 0 or value >> 8 * size:
             raise ValueError(
                 f"value must be an unsigned int of {size} bytes, not {value:#x}, "
                 f"at {self.block.name} offset {offset:#x}"
             )
-        number = rule.number
         if self._gates[number] and self._refused(rule, index, offset, secure, "write"):
             return
         self.secure = secure

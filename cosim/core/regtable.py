@@ -298,7 +298,8 @@ class Rule:
         self.fields = {field.name: field for field in reg.fields}
 
 
-Slot = tuple[Rule, int, int, int, int]  # rule, index, cell, shift, written bit lanes
+Slot = tuple[Rule, int, int, int, int, int, int, int]
+"""Rule and its number, index, cell, shift, bit lanes of the access, those of them that software can read, those that read as 1."""
 
 
 class Block:
@@ -434,7 +435,7 @@ class Block:
             raise AccessError("alignment", f"offset must be a multiple of the size: {where}")
         if offset < 0 or offset + size > self.size:
             raise AccessError("outside", f"access must lie within 0x0..{self.size - 1:#x}: {where}")
-        slot: Slot = (self._reserved, 0, 0, 0, 0)
+        slot: Slot = (self._reserved, self._reserved.number, 0, 0, 0, 0, 0, 0)
         for rule in self.rules.values():
             element = rule.reg.touched(offset, offset + size)
             if element is not None:
@@ -443,7 +444,8 @@ class Block:
                     sizes = " or ".join(map(str, rule.sizes))
                     raise AccessError("size", f"{rule.reg.name} takes accesses of {sizes} bytes: {where}")
                 lanes = ((1 << 8 * size) - 1) << 8 * shift
-                slot = (rule, rule.reg.first + element, rule.cell + element, 8 * shift, lanes)
+                index, cell = rule.reg.first + element, rule.cell + element
+                slot = (rule, rule.number, index, cell, 8 * shift, lanes, rule.readable & lanes, rule.res1 & lanes)
                 break
         self.slots[offset, size] = slot
         return slot

@@ -49,14 +49,18 @@ class AddressMap:
         None when nothing is there or the access runs past the region's end, even into an adjacent region: a
         bus access has one target. Raises ValueError when ``length`` is not positive.
         """
+        region = self.region_of(addr, length)
+        return None if region is None else (region.target, region.offset + addr - region.base)
+
+    def region_of(self, addr: int, length: int) -> Region | None:
+        """The region that takes the whole of an access; None and ValueError as for `decode`."""
         if length <= 0:
             raise ValueError(f"length must be at least 1 byte, not {length!r}, at address {addr:#x}")
         found = bisect_right(self._bases, addr) - 1
         if found < 0:
             return None
-        base, size, target, offset, _ = self.regions[found]
-        inside = addr - base
-        return None if inside + length > size else (target, offset + inside)
+        region = self.regions[found]
+        return None if addr - region.base + length > region.size else region
 
 
 def _problems(region: Region) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -56,13 +57,6 @@ class Future(Generic[T]):
         else:
             self.callbacks.append(callback)
 
-    def wake(self, task: Task) -> None:
-        """Make `task` ready when the value or error comes."""
-        if self._first is None and self.callbacks is None:
-            self._first = task
-        else:
-            self.when_done(lambda: task.resume_from(self))
-
     @property
     def awaited(self) -> bool:
         """Whether somebody waits for it."""
@@ -74,24 +68,23 @@ class Future(Generic[T]):
             raise TaskError(f"future must be set once, not twice ({self.describe()})")
         self.done = True
         self._value = value
-        self._fire()
+        task, callbacks = self._first, self.callbacks
+        if task is not None:
+            self._first = None
+            if task.waiting is self:
+                task.waiting = None
+                task.ready.append(task)
+        if callbacks is not None:
+            self.callbacks = None
+            for callback in callbacks:
+                callback()
 
     def fail(self, error: BaseException) -> None:
         """Raise `error` in those who await."""
         if self.done:
             raise TaskError(f"future must be set once, not twice ({self.describe()})")
-        self.done = True
         self._error = error
-        self._fire()
-
-    def _fire(self) -> None:
-        first, callbacks = self._first, self.callbacks
-        self._first = self.callbacks = None
-        if first is not None:
-            first.resume_from(self)
-        if callbacks is not None:
-            for callback in callbacks:
-                callback()
+        self.set(None)  # type: ignore[arg-type]
 
     def result(self) -> T:
         """The value, or raises the error; only when `done`."""
@@ -124,11 +117,13 @@ class Future(Generic[T]):
 class Task:
     """A running coroutine of a node. `daemon` tasks may wait for ever without the run being a deadlock."""
 
-    __slots__ = ("_scheduler", "cancelled", "coroutine", "daemon", "finished", "name", "waiting")
+    __slots__ = ("_scheduler", "cancelled", "coroutine", "daemon", "finished", "name", "ready", "resume", "waiting")
 
     def __init__(self, scheduler: Scheduler, coroutine: Coroutine[Any, Any, Any], name: str, daemon: bool) -> None:
         self._scheduler = scheduler
+        self.ready = scheduler.ready
         self.coroutine = coroutine
+        self.resume: Callable[[None], Any] | None = coroutine.send
         self.name = name
         self.daemon = daemon
         self.cancelled = False
@@ -139,87 +134,96 @@ class Task:
         """The future has come: ready, if that is what the task still waits for."""
         if self.waiting is future:
             self.waiting = None
-            self._scheduler.ready.append((self, None))
+            self.ready.append(self)
 
     def cancel(self) -> None:
         """End the task at its current await; its `finally` clauses run now. No effect on a finished task."""
         if self.finished.done or self.cancelled:
             return
         self.cancelled = True
-        self._scheduler.ready.append((self, Cancelled()))
+        if self in self.ready:
+            self.ready.remove(self)
+        self.resume = self._throw
+        self.ready.append(self)
         self._scheduler.drain()
+
+    def _throw(self, _: None) -> Any:
+        """In place of a resumption: the task ends, and is not resumed once more should its clean-up await something."""
+        self.resume = self.waiting = None
+        return self.coroutine.throw(Cancelled())
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.finished.__await__()
 
 
 class Scheduler:
-    """Runs one node's tasks; `steps` counts resumptions, for the limit on steps at one instant."""
+    """Runs one node's tasks."""
 
-    __slots__ = ("_draining", "ready", "steps", "tasks")
+    __slots__ = ("_draining", "ready", "tasks")
 
     def __init__(self) -> None:
-        self.ready: deque[tuple[Task, BaseException | None]] = deque()
+        self.ready: deque[Task] = deque()
         self.tasks: dict[Task, None] = {}
-        self.steps = 0
         self._draining = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str, *, daemon: bool = False) -> Task:
         """Start a coroutine; it runs up to its first wait before the current event ends."""
         task = Task(self, coroutine, name, daemon)
         self.tasks[task] = None
-        self.ready.append((task, None))
+        self.ready.append(task)
         return task
 
-    def drain(self) -> None:
-        """Run every ready task until all wait. Errors of a task pass to whoever awaits it, else they are raised here.
+    def drain(self) -> int:
+        """Run every ready task until all wait; returns the steps taken. Errors of a task pass to whoever awaits it, else they
+        are raised here.
 
         Returns with tasks still ready after more than `MAX_STEPS_AT_ONE_INSTANT` steps: tasks that wake each other
         without simulated time would never end, and the kernel, which counts the steps, stops the node.
         """
         if self._draining:
-            return
+            return 0
         self._draining = True
-        limit = self.steps + MAX_STEPS_AT_ONE_INSTANT + 1
+        ready, steps = self.ready, 0
         try:
-            while self.ready and self.steps < limit:
-                task, error = self.ready.popleft()
-                if not task.finished.done:
-                    self.steps += 1
-                    self._resume(task, error)
+            while ready and steps <= MAX_STEPS_AT_ONE_INSTANT:
+                task = ready.popleft()
+                resume = task.resume
+                if resume is None:
+                    continue
+                steps += 1
+                try:
+                    awaited = resume(None)
+                except BaseException as outcome:
+                    self._end(task, outcome)
+                    continue
+                if type(awaited) is not Future and not isinstance(awaited, Future):
+                    raise TaskError(
+                        f"task {task.name!r} must await simulated time (a Future of its node), not {type(awaited).__name__}; "
+                        "asyncio, threads and other loops have no place in a model"
+                    )
+                task.waiting = awaited
+                if awaited.done:
+                    ready.append(task)
+                elif awaited._first is None and awaited.callbacks is None:
+                    awaited._first = task
+                else:
+                    awaited.when_done(partial(task.resume_from, awaited))
         finally:
             self._draining = False
+        return steps
 
-    def _resume(self, task: Task, error: BaseException | None) -> None:
-        if error is None and task.cancelled:
-            return
-        task.waiting = None
-        try:
-            awaited = task.coroutine.throw(error) if error is not None else task.coroutine.send(None)
-        except StopIteration as stop:
-            del self.tasks[task]
-            task.finished.set(stop.value)
-            return
-        except Cancelled:
-            del self.tasks[task]
+    def _end(self, task: Task, outcome: BaseException) -> None:
+        """A task has returned, was cancelled or raised; what it raised goes on if nobody awaits the task."""
+        del self.tasks[task]
+        task.resume = None
+        if isinstance(outcome, StopIteration):
+            task.finished.set(outcome.value)
+        elif isinstance(outcome, Cancelled):
             task.finished.set(None)
-            return
-        except Exception as failure:
-            del self.tasks[task]
-            if not task.finished.awaited:
-                raise
-            task.finished.fail(failure)
-            return
-        if awaited.__class__ is not Future and not isinstance(awaited, Future):
-            raise TaskError(
-                f"task {task.name!r} must await simulated time (a Future of its node), not {type(awaited).__name__}; "
-                "asyncio, threads and other loops have no place in a model"
-            )
-        task.waiting = awaited
-        if awaited.done:
-            self.ready.append((task, None))
+        elif isinstance(outcome, Exception) and task.finished.awaited:
+            task.finished.fail(outcome)
         else:
-            awaited.wake(task)
+            raise outcome
 
     def stop(self) -> None:
         """Close every task without running it further (power-off, end of the run)."""

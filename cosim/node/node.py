@@ -8,13 +8,13 @@ does not come from `self.rng`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from cosim.core.digest import blake2b
-from cosim.core.kernel import Entry, Kernel
+from cosim.core.kernel import Entry, Kernel, Outlet
 from cosim.core.message import KINDS, POWER, Kind
 from cosim.core.plan import LinkPlan, NodePlan, RegionPlan
 from cosim.core.regs import Bank
@@ -54,7 +54,7 @@ def on(kind: Kind, port: str | None = None) -> Callable[[F], F]:
 class Peer:
     """The node at the other end of one port's links: `name`, its port, `out` and `back` link ids, attributes of the plan."""
 
-    __slots__ = ("attributes", "back", "index", "latency", "name", "out", "port", "remote_port")
+    __slots__ = ("attributes", "back", "emit", "index", "latency", "name", "out", "port", "remote_port")
 
     def __init__(self, name: str, remote_port: str, port: Port, index: int) -> None:
         self.name = name
@@ -65,6 +65,11 @@ class Peer:
         self.back: int | None = None
         self.latency = 0
         self.attributes: dict[str, Any] = {}
+        self.emit: Outlet = self._nowhere
+
+    def _nowhere(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0) -> None:
+        here = f"{self.port.node.name}.{self.port.name}"
+        raise ModelError(f"no link leads from {here} to {self!r}: the topology has only the other direction")
 
     def __repr__(self) -> str:
         return f"{self.name}.{self.remote_port}"
@@ -100,10 +105,7 @@ class Port:
     def clone(self, node: Node) -> Port:
         """The instance's own port."""
         copy = type(self).__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy.node = node
-        copy.peers = []
-        copy._by_name = {}
+        copy.__dict__ = {**self.__dict__, "node": node, "peers": [], "_by_name": {}}
         copy.bind()
         return copy
 
@@ -122,6 +124,7 @@ class Port:
             self._by_name.setdefault(other, peer)
         if outgoing:
             peer.out = plan.id
+            peer.emit = self.node.kernel.outlet(plan.id)
         else:
             peer.back = plan.id
         peer.latency = plan.latency
@@ -146,13 +149,10 @@ class Port:
 
     def send(self, peer: Peer | str | None, kind: Kind, *fields: Any, delay: Span = 0) -> None:
         """Send a message now + `delay` ps; it arrives after the link's latency."""
-        if not isinstance(peer, Peer):
-            peer = self.peer(peer)
-        if peer.out is None:
-            raise ModelError(
-                f"no link leads from {self.node.name}.{self.name} to {peer!r}: the topology has only the other direction"
-            )
-        self.node.kernel.send(self.node.id, peer.out, kind.code, fields, delay)
+        if type(peer) is not Peer:
+            peer = self.peer(cast("str | None", peer))
+        emit = peer.emit
+        emit(kind.code, fields, delay)
 
     def handler(self, kind: int) -> Callable[..., Any] | None:
         """What takes a message kind that the node has no `@on` method for: called as ``handler(peer, *fields)``."""
@@ -182,6 +182,7 @@ class Node:
 
     kind: ClassVar[str] = ""
     _handlers: ClassVar[dict[tuple[int, str | None], str]] = {}
+    _declared: ClassVar[dict[str, Port]] = {}
     _ports: ClassVar[dict[str, Port]] = {}
     counters: ClassVar[tuple[str, ...]] = ()
     """Counters that are reported also when they are 0."""
@@ -191,6 +192,9 @@ class Node:
     promising: ClassVar[bool] = False
     """Whether this class overrides `promise`; the kernel asks only those."""
 
+    ready: deque[Any]
+    settle: Callable[[], int]
+
     power = PowerPort("the machine's power: Off ends this node's part of the run")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -198,7 +202,11 @@ class Node:
         cls._handlers = {}
         cls._ports = {}
         cls.promising = cls.promise is not Node.promise
+        cls._declared = {name: value for name, value in vars(cls).items() if isinstance(value, Port)}
+        for name in cls._declared:
+            delattr(cls, name)  # instances have their own; an attribute that the class has too is found more slowly
         for base in reversed(cls.__mro__):
+            cls._ports.update(vars(base).get("_declared", {}))
             for name, value in vars(base).items():
                 if isinstance(value, Port):
                     cls._ports[name] = value
@@ -213,17 +221,19 @@ class Node:
         self.now: Instant = 0
         self.kernel: Kernel = cast("Kernel", None)
         self.scheduler = Scheduler()
+        self.ready = self.scheduler.ready
+        self.settle = self.scheduler.drain
         self.count: Counter[str] = Counter(dict.fromkeys(self.counters, 0))
         self._seed = seed
         self.side: list[list[Any]] = []
         self.epochs: list[tuple[int, dict[str, int]]] = []
         self._side_number = 0
         self._epoch = 0
-        self._in: dict[int, tuple[Peer, dict[int, Callable[..., Any]]]] = {}
+        self._in: dict[int, Peer] = {}
         self.maps = plan.maps
         self.banks: dict[str, Bank] = {}
-        for name, port in self._ports.items():
-            self.__dict__[name] = port.clone(self)
+        ports = {name: port.clone(self) for name, port in self._ports.items()}
+        self.__dict__ = {**self.__dict__, **ports}  # a table of its own: the kernel sets `now` in it
 
     @cached_property
     def rng(self) -> Random:
@@ -246,8 +256,7 @@ class Node:
                 self._port(link.src_port, link).link(link, names[link.dst], outgoing=True)
             if link.dst == self.id:
                 port = self._port(link.dst_port, link)
-                peer = port.link(link, names[link.src], outgoing=False)
-                self._in[link.id] = (peer, {})
+                self._in[link.id] = port.link(link, names[link.src], outgoing=False)
 
     def _port(self, name: str, link: LinkPlan) -> Port:
         port = self.__dict__.get(name)
@@ -286,15 +295,14 @@ class Node:
 
     # -- the kernel's side ---------------------------------------------------------------------------------------------
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
-        """Dispatch one message to its handler."""
-        peer, cache = self._in[link]
-        handler = cache.get(kind)
-        if handler is None:
-            handler = self._find(peer, kind)
-            cache[kind] = handler
-        result = handler(peer, *fields)
-        if result is not None and hasattr(result, "send"):
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
+        """What handles a kind of message of a link, called with its fields."""
+        peer = self._in[link]
+        return partial(self._find(peer, kind), peer)
+
+    def accept(self, result: Any) -> None:
+        """What a handler returned: if that is a coroutine, it goes on from here."""
+        if hasattr(result, "send"):
             self.spawn(result, "handler")
 
     def _find(self, peer: Peer, kind: int) -> Callable[..., Any]:
@@ -314,15 +322,6 @@ class Node:
                 )
 
         return by_port
-
-    def settle(self) -> int:
-        """Run ready tasks; number of steps taken."""
-        scheduler = self.scheduler
-        if not scheduler.ready:
-            return 0
-        before = scheduler.steps
-        scheduler.drain()
-        return scheduler.steps - before
 
     def promise(self) -> Instant | None:
         """Override for models whose events are not outputs (a free-running clock): the earliest send time (ps) of any later

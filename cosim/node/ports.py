@@ -8,12 +8,14 @@ and is counted.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+from cosim.core.kernel import Outlet
 from cosim.core.message import (
     ATTR_NONSECURE,
     ATTR_PRIVILEGED,
     DECERR,
+    EXOKAY,
     MMIO,
     OKAY,
     SLVERR,
@@ -31,6 +33,8 @@ from cosim.node.node import ModelError, Peer, Port
 
 _READ, _WRITE, _COMPLETION = MMIO.Read.code, MMIO.Write.code, MMIO.Completion.code
 _WRITE_POSTED = MMIO.WritePosted.code
+
+_SIZES = frozenset((1, 2, 4, 8))
 
 MAX_TRANSFER = 4096
 """Largest access in bytes; longer blocks are split, and none crosses a 4 KiB boundary."""
@@ -86,13 +90,26 @@ class MmioInitiator(Port):
         self._fault: BusFault | None = None
         self._map: AddressMap | None = None
         self._out: dict[int, Peer] = {}
+        self._window: tuple[int, int, int, int, Outlet] = (0, 0, 0, 0, self._unmapped)
 
-    def _decoder(self) -> AddressMap:
-        """The address map, made at the first access."""
-        regions = self.node.region(self.name)
-        self._map = AddressMap([Region(r.base, r.size, r.link, r.offset, r.name) for r in regions])
-        self._out = {p.out: p for p in self.peers if p.out is not None}
-        return self._map
+    def _unmapped(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0) -> None:
+        raise AssertionError("no access lies in an empty window")
+
+    def _decode(self, address: int, size: int) -> bool:
+        """Move the window of the map that accesses go through to the region that takes this one; False: none does."""
+        if not 1 <= size <= MAX_TRANSFER:
+            raise ModelError(f"size of an access must be in 1..{MAX_TRANSFER} bytes, not {size} (at {address:#x})")
+        if self._map is None:
+            regions = self.node.region(self.name)
+            self._map = AddressMap([Region(r.base, r.size, r.link, r.offset, r.name) for r in regions])
+            self._out = {p.out: p for p in self.peers if p.out is not None}
+        region = self._map.region_of(address, size)
+        if region is None:
+            return False
+        base, length, target, offset, _name = region
+        link = cast(int, target)
+        self._window = (base, base + length, offset - base, link, self.node.kernel.outlet(link))
+        return True
 
     def issue(self, address: int, size: int, data: int | bytes | None, attr: int) -> Future[tuple[int, Any]]:
         """Send one access of at most 4096 bytes; the future gives (status, data) at its completion.
@@ -100,23 +117,22 @@ class MmioInitiator(Port):
         Raises:
             ModelError: size not in 1..4096.
         """
-        if not 1 <= size <= MAX_TRANSFER:
-            raise ModelError(f"size of an access must be in 1..{MAX_TRANSFER} bytes, not {size} (at {address:#x})")
-        hit = (self._map or self._decoder()).decode(address, size)
-        if hit is None:
-            return self._nowhere(address, size, write=data is not None)
-        link, offset = hit
-        future: Future[tuple[int, Any]] = Future((_READ_OF if data is None else _WRITE_OF, address, link, self))
+        low, end, shift, link, emit = self._window
+        if not (low <= address and address + size <= end and size in _SIZES):
+            if not self._decode(address, size):
+                return self._nowhere(address, size, write=data is not None)
+            _low, _end, shift, link, emit = self._window
         tag = self._tag
         self._tag = tag + 1
-        self._open[tag] = future
-        node = self.node
+        future: Future[tuple[int, Any]]
         if data is None:
-            node.kernel.send(node.id, cast(int, link), _READ, (tag, offset, size, attr))
+            future = self._open[tag] = Future((_READ_OF, address, link, self))
+            emit(_READ, (tag, address + shift, size, attr))
         else:
-            if data.__class__ is not int and isinstance(data, (bytes, bytearray, memoryview)):
+            if type(data) is not int and isinstance(data, (bytes, bytearray, memoryview)):
                 data = to_bus(bytes(data))
-            node.kernel.send(node.id, cast(int, link), _WRITE, (tag, offset, size, data, attr))
+            future = self._open[tag] = Future((_WRITE_OF, address, link, self))
+            emit(_WRITE, (tag, address + shift, size, data, attr))
         return future
 
     def _nowhere(self, address: int, size: int, *, write: bool) -> Future[tuple[int, Any]]:
@@ -152,31 +168,38 @@ class MmioInitiator(Port):
     async def read(self, address: int, size: int = 8, attr: int = NONSECURE) -> int:
         """Read 1, 2, 4 or 8 bytes as a little-endian int; raises BusFault."""
         status, data = await self.issue(address, size, None, attr)
-        if status not in (OKAY, 1):
-            raise BusFault(status, address, write=False)
-        return cast(int, data)
+        value: int = data
+        return value if status <= EXOKAY else _fail(status, address, write=False)
 
     async def write(self, address: int, value: int, size: int = 8, attr: int = NONSECURE) -> None:
         """Write 1, 2, 4 or 8 bytes and wait for the completion; raises BusFault."""
         status, _ = await self.issue(address, size, value, attr)
-        if status not in (OKAY, 1):
-            raise BusFault(status, address, write=True)
+        if status > EXOKAY:
+            _fail(status, address, write=True)
 
     async def read32(self, address: int, attr: int = NONSECURE) -> int:
         """Read 4 bytes; raises BusFault."""
-        return await self.read(address, 4, attr)
+        status, data = await self.issue(address, 4, None, attr)
+        value: int = data
+        return value if status <= EXOKAY else _fail(status, address, write=False)
 
     async def read64(self, address: int, attr: int = NONSECURE) -> int:
         """Read 8 bytes; raises BusFault."""
-        return await self.read(address, 8, attr)
+        status, data = await self.issue(address, 8, None, attr)
+        value: int = data
+        return value if status <= EXOKAY else _fail(status, address, write=False)
 
     async def write32(self, address: int, value: int, attr: int = NONSECURE) -> None:
         """Write 4 bytes; raises BusFault."""
-        await self.write(address, value, 4, attr)
+        status, _ = await self.issue(address, 4, value, attr)
+        if status > EXOKAY:
+            _fail(status, address, write=True)
 
     async def write64(self, address: int, value: int, attr: int = NONSECURE) -> None:
         """Write 8 bytes; raises BusFault."""
-        await self.write(address, value, 8, attr)
+        status, _ = await self.issue(address, 8, value, attr)
+        if status > EXOKAY:
+            _fail(status, address, write=True)
 
     async def read_block(self, address: int, size: int, attr: int = NONSECURE) -> bytes:
         """Read any number of bytes in accesses of up to 4 KiB, all in flight at once; raises BusFault of the first that failed."""
@@ -184,7 +207,7 @@ class MmioInitiator(Port):
         out = []
         for a, n, future in parts:
             status, data = await future
-            if status not in (OKAY, 1):
+            if status > EXOKAY:
                 raise BusFault(status, a, write=False)
             out.append(from_bus(data, n))
         return b"".join(out)
@@ -194,7 +217,7 @@ class MmioInitiator(Port):
         parts = [(a, self.issue(a, n, data[a - address : a - address + n], attr)) for a, n in split(address, len(data))]
         for a, future in parts:
             status, _ = await future
-            if status not in (OKAY, 1):
+            if status > EXOKAY:
                 raise BusFault(status, a, write=True)
 
     # -- posted writes -------------------------------------------------------------------------------------------------
@@ -227,7 +250,7 @@ class MmioInitiator(Port):
         def complete() -> None:
             self._posted.pop(number, None)
             status = future.result()[0]
-            if status not in (OKAY, 1) and self._fault is None:
+            if status > EXOKAY and self._fault is None:
                 self._fault = BusFault(status, address, write=True)
 
         future.when_done(complete)
@@ -239,6 +262,10 @@ class MmioInitiator(Port):
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
+
+
+def _fail(status: int, address: int, *, write: bool) -> NoReturn:
+    raise BusFault(status, address, write)
 
 
 def split(address: int, size: int) -> list[tuple[int, int]]:
@@ -286,24 +313,23 @@ class MmioTarget(Port):
         self._read: Served | None = None
         self._write: Served | None = None
         self._delay: Span = 0
+        self._bank: tuple[Bank, int] | None = None
 
     def serve(self, read: Served | None = None, write: Served | None = None, *, delay: Span = 0) -> None:
         """`read(access)` returns int or bytes; `write(access)` returns nothing; completions leave `delay` ps later."""
-        self._read, self._write, self._delay = read, write, delay
+        self._read, self._write, self._delay, self._bank = read, write, delay, None
 
     def serve_bank(self, bank: Bank, *, base: int = 0, delay: Span = 0) -> None:
         """Serve a register bank whose first register lies at offset `base`; an access it refuses ends with SLVERR."""
         self.node.banks.setdefault(bank.block.name, bank)
 
-        def read(access: Request) -> int:
-            return bank.read(access.addr - base, access.size, secure=access.secure)
-
         def write(access: Request) -> None:
             if not isinstance(access.data, int):
                 raise BusError(SLVERR, f"registers take 1, 2, 4 or 8 bytes, not {access.size}")
-            bank.write(access.addr - base, access.size, access.data, secure=access.secure)
+            bank.write(access.addr - base, access.size, access.data, access.secure)
 
-        self.serve(read, write, delay=delay)
+        self.serve(None, write, delay=delay)
+        self._bank = bank, base
 
     def handler(self, kind: int) -> Callable[..., Any] | None:
         handlers: dict[int, Callable[..., Any]] = {
@@ -314,7 +340,17 @@ class MmioTarget(Port):
         return handlers.get(kind)
 
     def _on_read(self, peer: Peer, tag: int, addr: int, size: int, attr: int) -> None:
-        self._run(self._read, Request(peer, addr, size, None, attr), tag)
+        if self._bank is None:
+            self._run(self._read, Request(peer, addr, size, None, attr), tag)
+            return
+        bank, base = self._bank
+        try:
+            value = bank.read(addr - base, size, not attr & ATTR_NONSECURE)
+        except (BusError, AccessError) as error:
+            self._refuse(Request(peer, addr, size, None, attr), tag, error)
+        else:
+            emit = peer.emit
+            emit(_COMPLETION, (tag, OKAY, value), self._delay)
 
     def _on_write(self, peer: Peer, tag: int, addr: int, size: int, data: int | bytes, attr: int) -> None:
         self._run(self._write, Request(peer, addr, size, data, attr), tag)
@@ -330,7 +366,7 @@ class MmioTarget(Port):
         except (BusError, AccessError) as error:
             self._refuse(access, tag, error)
             return
-        if result.__class__ is not int and hasattr(result, "send"):
+        if type(result) is not int and hasattr(result, "send"):
             self.node.spawn(self._finish(result, access, tag), f"{self.name} access", daemon=True)
         else:
             self._complete(access, tag, OKAY, result)
@@ -361,12 +397,10 @@ class MmioTarget(Port):
             return
         if access.data is not None or status != OKAY:
             value = 0
-        elif value.__class__ is not int and isinstance(value, (bytes, bytearray)):
+        elif type(value) is not int and isinstance(value, (bytes, bytearray)):
             value = to_bus(bytes(value))
-        node, link = self.node, access.peer.out
-        if link is None:
-            raise ModelError(f"no link leads back from {node.name}.{self.name} to {access.peer!r}")
-        node.kernel.send(node.id, link, _COMPLETION, (tag, status, value), self._delay)
+        emit = access.peer.emit
+        emit(_COMPLETION, (tag, status, value), self._delay)
 
 
 class Channel(Port):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from nodes.pe.model import Pe
@@ -16,9 +17,14 @@ class WorkingPe(Pe):
 
     WORK_US = 1000
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
-        """Work, then handle the message."""
-        until = time.thread_time_ns() + self.WORK_US * 1000
-        while time.thread_time_ns() < until:
-            pass
-        super().deliver(link, kind, fields)
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
+        """Works, then handles the message."""
+        handle = super().receiver(link, kind)
+
+        def receive(*fields: Any) -> Any:
+            until = time.thread_time_ns() + self.WORK_US * 1000
+            while time.thread_time_ns() < until:
+                pass
+            return handle(*fields)
+
+        return receive

@@ -32,10 +32,8 @@ class Log(NodeDigest):
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[Consumed] = []
-
-    def add(self, arrival: int, priority: int, src: int, seq: int, kind: int, fields: tuple[Any, ...]) -> None:
-        """Keep one consumed message."""
-        self.entries.append((arrival, priority, src, seq, kind, tuple(fields)))
+        self.pack = tuple
+        self.update = self.entries.append
 
 
 class Cluster:
@@ -59,10 +57,10 @@ class Cluster:
         self.logs: dict[int, Log] = {}
         for w, (group, back) in enumerate(zip(placement, self.returns(distances, placement), strict=True)):
             links = {k: end for k, end in ends.items() if w in (self.worker_of[end.src], end.worker)}
-            kernel = self.kernel(w, [self.nodes[i] for i in group], links, dict(enumerate(reactions)), back)
+            kernel = self.kernel(w, [self.nodes[i] for i in group], links, dict(enumerate(reactions)), back, Log)
             for i in group:
                 self.nodes[i].start(kernel)
-                self.logs[i] = kernel.digests[i] = Log()
+                self.logs[i] = kernel.digests[i]
             self.kernels.append(kernel)
         self.inbox: list[list[tuple[int, list[RecordTuple]]]] = [[] for _ in placement]
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}

@@ -31,8 +31,8 @@ DELAYS = (0, 0, 1, 2, 5, 10, 33)
 class Host(Protocol):
     """What runs a node: the worker's kernel or the reference simulator."""
 
-    def send(self, src: int, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
-        """Send over a link at now + delay."""
+    def outlet(self, link: int) -> Callable[..., None]:
+        """``send(kind, fields, delay=0)`` over a link at now + delay."""
 
     def at(self, node: int, time: int, fn: Callable[[], None]) -> Any:
         """Call fn as an event of the node."""
@@ -51,6 +51,7 @@ class Node:
         self.links = links
         self.power = power
         self.host: Host
+        self.ready: tuple[Any, ...] = ()
         self.state = spec.seed
         self.speaking: list[int] = []  # earliest stamp that each pending speaking timer may cause
 
@@ -73,11 +74,17 @@ class Node:
         self.state = (self.state ^ (value * 0x9E3779B97F4A7C15 + self.now)) % 2**64
         self.draw(2)
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
-        """Consume an input; nothing that comes of it is stamped before now + reaction."""
-        value, fuel = fields
-        self.mix(value * 8 + kind)
-        self.act(self.now + self.reaction, fuel)
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
+        """Consumes inputs; nothing that comes of one is stamped before now + reaction."""
+
+        def receive(value: int, fuel: int) -> None:
+            self.mix(value * 8 + kind)
+            self.act(self.now + self.reaction, fuel)
+
+        return receive
+
+    def accept(self, result: Any) -> None:
+        """There are no coroutines."""
 
     def act(self, floor: int, fuel: int) -> None:
         """Up to three actions whose outputs are stamped at or after `floor`."""
@@ -96,10 +103,10 @@ class Node:
         link = self.links[self.draw(len(self.links))]
         delay = max(0, floor - self.now) + DELAYS[self.draw(len(DELAYS))]
         if self.power and self.draw(25) == 0:
-            self.host.send(self.id, link, POWER.Off.code, (), delay)
+            self.host.outlet(link)(POWER.Off.code, (), delay)
         else:
             kind = CODES[self.draw(len(CODES))]
-            self.host.send(self.id, link, kind, (self.draw(1000), fuel), delay)
+            self.host.outlet(link)(kind, (self.draw(1000), fuel), delay)
 
     def set_silent(self, time: int, fuel: int) -> None:
         """A timer that only ever sets silent timers."""

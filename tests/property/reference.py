@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -45,9 +46,13 @@ class Reference:
         self.seq[node] += 1
         return self.seq[node] - 1
 
-    def send(self, src: int, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+    def outlet(self, link: int) -> Callable[..., None]:
+        """What sends over a link."""
+        return partial(self.send, link)
+
+    def send(self, link: int, kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
         """A message onto the heap, at its arrival."""
-        _, dst, latency = self.scenario.links[link]
+        src, dst, latency = self.scenario.links[link]
         self.messages += 1
         key = (self.now + delay + latency, KINDS[kind].priority, src, self._next_seq(src))
         heappush(self.heap, (*key, dst, kind, (link, fields)))
@@ -72,7 +77,7 @@ class Reference:
             if kind == POWER.Off.code:
                 self.off.add(dst)
             else:
-                self.nodes[dst].deliver(link, kind, fields)
+                self.nodes[dst].receiver(link, kind)(*fields)
         left = any(entry[4] not in self.off for entry in self.heap)
         minds = [node.state for node in self.nodes]
         return Outcome(self.consumed, minds, self.events, self.messages, self.now, left)

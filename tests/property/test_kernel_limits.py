@@ -19,15 +19,18 @@ class Bare:
 
     def __init__(self) -> None:
         self.scheduler = Scheduler()
+        self.ready = self.scheduler.ready
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
         """There are no links."""
+        raise AssertionError(link, kind)
+
+    def accept(self, result: Any) -> None:
+        """There are no handlers."""
 
     def settle(self) -> int:
         """Run ready tasks."""
-        before = self.scheduler.steps
-        self.scheduler.drain()
-        return self.scheduler.steps - before
+        return self.scheduler.drain()
 
     def promise(self) -> int | None:
         """No promise."""

@@ -45,7 +45,7 @@ class ForgetsKept(Cluster):
 
         def _next_out(self, next_event: int) -> int:
             heap = self._heap
-            self._heap = [entry for entry in heap if entry[6] < 0]
+            self._heap = [entry for entry in heap if entry[5] < 0]
             own = self._heap and min(self._heap)[0] or NEVER
             try:
                 return max(next_event, super()._next_out(own))

@@ -24,11 +24,19 @@ class Scripted:
         self.seen: list[tuple[int, int, tuple[Any, ...]]] = []
         self.react: Callable[[], None] = lambda: None
         self.promised: int | None = None
+        self.ready: list[Any] = []
 
-    def deliver(self, link: int, kind: int, fields: tuple[Any, ...]) -> None:
+    def receiver(self, link: int, kind: int) -> Callable[..., Any]:
         """Record, then do what the test says."""
-        self.seen.append((self.now, link, fields))
-        self.react()
+
+        def receive(*fields: Any) -> None:
+            self.seen.append((self.now, link, fields))
+            self.react()
+
+        return receive
+
+    def accept(self, result: Any) -> None:
+        """Nothing comes of a message."""
 
     def settle(self) -> int:
         """No tasks."""
@@ -58,7 +66,7 @@ def rule_of(kernel: Kernel, bound: int = 1000) -> str:
 def test_a_bad_send_is_refused(link: int, delay: int, rule: str) -> None:
     """A send into the past, over another node's link, or past the end of time is the sender's fault."""
     kernel, node, _ = make()
-    kernel.at(0, 5, lambda: kernel.send(0, link, TEST.A.code, (1,), delay))
+    kernel.at(0, 5, lambda: kernel.outlet(link)(TEST.A.code, (1,), delay))
     assert rule_of(kernel) == rule
     assert node.seen == []
 
@@ -67,8 +75,8 @@ def test_a_send_outside_of_an_event_is_refused() -> None:
     """Nothing may be sent in set-up, nor in the event of another node."""
     kernel, _, _ = make()
     with pytest.raises(ModelFault, match="in an event of its own"):
-        kernel.send(0, 0, TEST.A.code, (1,))
-    kernel.at(2, 5, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+        kernel.outlet(0)(TEST.A.code, (1,))
+    kernel.at(2, 5, lambda: kernel.outlet(0)(TEST.A.code, (1,)))
     assert rule_of(kernel) == "bad-send"
 
 
@@ -85,7 +93,7 @@ def test_a_node_that_answers_faster_than_its_reaction_is_caught(wait: int) -> No
     kernel, node, _ = make(reaction=20)
 
     def answer() -> None:
-        kernel.send(0, 2, TEST.A.code, (1,))
+        kernel.outlet(2)(TEST.A.code, (1,))
 
     def later() -> None:
         kernel.at(0, kernel.now + wait, answer)
@@ -98,7 +106,7 @@ def test_a_node_that_answers_faster_than_its_reaction_is_caught(wait: int) -> No
 def test_a_node_that_keeps_its_reaction_may_speak() -> None:
     """A send at arrival + reaction is delivered."""
     kernel, node, neighbour = make(reaction=20)
-    node.react = lambda: kernel.send(0, 2, TEST.A.code, (1,), 20)
+    node.react = lambda: kernel.outlet(2)(TEST.A.code, (1,), 20)
     kernel.take([Record(100, 0, 1, TEST.A.code, (0,))])
     kernel.grant(1000)
     assert neighbour.seen == [(130, 2, (1,))]
@@ -110,13 +118,13 @@ def test_a_node_that_speaks_before_its_own_promise_is_caught() -> None:
     node.promised = 500
     kernel.at(0, 5, lambda: None)
     kernel.at(0, 6, lambda: setattr(node, "promised", 7))
-    kernel.at(0, 10, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    kernel.at(0, 10, lambda: kernel.outlet(0)(TEST.A.code, (1,)))
     assert rule_of(kernel) == "broken-promise"
     kernel, node, _ = make(promising=True)
     node.promised = 500
     node.react = lambda: setattr(node, "promised", None)
     kernel.at(0, 5, lambda: None)
-    kernel.at(0, 10, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    kernel.at(0, 10, lambda: kernel.outlet(0)(TEST.A.code, (1,)))
     kernel.take([Record(8, 0, 1, TEST.A.code, (0,))])
     assert kernel.grant(1000).batches[0].arrival == 20
 
@@ -164,8 +172,8 @@ def test_a_message_that_leaves_limits_the_grant() -> None:
     kernel, _, _ = make()
 
     def two() -> None:
-        kernel.send(0, 0, TEST.A.code, (1,), 50)
-        kernel.send(0, 0, TEST.B.code, (2,))
+        kernel.outlet(0)(TEST.A.code, (1,), 50)
+        kernel.outlet(0)(TEST.B.code, (2,))
 
     kernel.at(0, 100, two)
     kernel.at(0, 400, lambda: None)
@@ -180,7 +188,7 @@ def test_what_has_been_sent_does_not_wait_for_the_end_of_a_long_grant() -> None:
     """In a hurry a grant ends after the event that sent something; without messages that wait nobody asks."""
     kernel, _, _ = make()
     kernel.at(0, 90, lambda: None)
-    kernel.at(0, 100, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+    kernel.at(0, 100, lambda: kernel.outlet(0)(TEST.A.code, (1,)))
     kernel.at(0, 105, lambda: None)
     report = kernel.grant(1000, hurry=lambda: True)
     assert (report.now, report.next_event, report.next_out, report.events) == (105, 105, 105, 2)
@@ -203,7 +211,7 @@ def test_a_node_that_is_off_gets_nothing_more() -> None:
     kernel, node, neighbour = make()
     kernel.at(2, 10, lambda: kernel.power_off(0))
     kernel.at(0, 20, lambda: node.seen.append((0, 0, ())))
-    kernel.at(2, 30, lambda: kernel.send(2, 3, TEST.A.code, (1,)))
+    kernel.at(2, 30, lambda: kernel.outlet(3)(TEST.A.code, (1,)))
     kernel.take([Record(40, 0, 1, TEST.A.code, (0,))])
     kernel.grant(15)
     kernel.take([Record(50, 1, 1, TEST.A.code, (0,))])
@@ -228,7 +236,7 @@ def test_fields_are_the_receivers_own(link: int) -> None:
     data, values = bytearray(b"ab"), [1, Word("w"), Number(2)]
 
     def send() -> None:
-        kernel.send(0, link, TEST.A.code, ((data, values, None, True),))
+        kernel.outlet(link)(TEST.A.code, ((data, values, None, True),))
         data[0] = 0
         values.append(9)
 
@@ -243,7 +251,7 @@ def test_fields_are_the_receivers_own(link: int) -> None:
 def test_a_field_that_cannot_travel_is_the_senders_fault(link: int) -> None:
     """A float is refused at the send, also to a node of the same worker."""
     kernel, _, _ = make()
-    kernel.at(0, 5, lambda: kernel.send(0, link, TEST.A.code, (0.5,)))
+    kernel.at(0, 5, lambda: kernel.outlet(link)(TEST.A.code, (0.5,)))
     assert rule_of(kernel) == "bad-send"
 
 
@@ -252,7 +260,7 @@ def test_an_answer_before_the_frame_is_full() -> None:
     kernel, node, _ = make()
     kernel = Kernel(0, [node], {0: LINKS[0]}, {}, {})
     for time in range(3 * MAX_LEAVING_PER_GRANT):
-        kernel.at(0, time, lambda: kernel.send(0, 0, TEST.A.code, (1,)))
+        kernel.at(0, time, lambda: kernel.outlet(0)(TEST.A.code, (1,)))
     sent, answers = 0, 0
     while kernel.initial()[0] < NEVER:
         report = kernel.grant(NEVER - 1)
