@@ -23,6 +23,7 @@ import statistics
 import struct
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -87,7 +88,7 @@ def fanout(processes: int) -> Pattern:
     return Pattern((((0, FRAME),), sinks), (balls, *(FRAME,) * (processes - 1)), steps=2)
 
 
-class _Star:
+class _Star(ABC):
     """The children of a star, and the hub's part of it; a context manager that leaves no child behind.
 
     Raises:
@@ -150,29 +151,29 @@ class _Star:
             )
         self.cpu_s = sum(spent for (spent,) in _USED.iter_unpack(notes)) / 1e9
 
+    @abstractmethod
     def turn(self, phases: Sequence[Phase], rounds: int) -> None:
         """So many rounds; RuntimeError, OSError or zmq.ZMQError when a child is gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prepare(self) -> None:
         """What must be there before the children."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self) -> None:
         """What comes after them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _serve(self, number: int) -> int:
         """A child: answer until the end; nanoseconds of CPU time that the loop took."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _dismiss(self) -> None:
         """Let the children end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self) -> None:
         """Close what is the hub's."""
-        raise NotImplementedError
 
 
 class _Unix(_Star):
