@@ -23,6 +23,7 @@ import statistics
 import struct
 import tempfile
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -129,22 +130,26 @@ class _Star(ABC):
             die_with(hub)
             os.write(self._report, _USED.pack(self._serve(number)))
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with os.fdopen(self._used, "rb") as used:
+        notes = b""
+        try:
             if error is None:
                 self._dismiss()
-            else:
-                for child in self.children:
-                    os.kill(child, signal.SIGKILL)
-            notes = used.read()
-        for child in self.children:
-            os.waitpid(child, 0)
-        self._close()
+                with os.fdopen(self._used, "rb", closefd=False) as used:
+                    notes = used.read()
+        finally:
+            for child in self.children:
+                os.kill(child, signal.SIGKILL)  # of no effect on one that has ended by itself
+                os.waitpid(child, 0)
+            os.close(self._used)
+            self._close()
         if error is None and len(notes) != _USED.size * len(self.children):
             raise RuntimeError(
                 f"all {len(self.children)} children must end in order, not {len(notes) // _USED.size}: their errors are on stderr"
@@ -233,10 +238,10 @@ class _Least(_Unix):
     form = socket.SOCK_SEQPACKET
 
     def _prepare(self) -> None:
+        super()._prepare()
         self._policy = os.sched_getscheduler(0)
         if self._policy == os.SCHED_OTHER:  # a lower one is what somebody wants
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        super()._prepare()
 
     def _close(self) -> None:
         super()._close()
