@@ -6,7 +6,7 @@
 #   make fuzz    FUZZ_INPUTS malformed frames for csa.h, under the sanitizers, and for the Python codec
 #   make lint    ruff (rules and format), mypy --strict, import-linter
 #   make bench   measure the workloads of `cosim bench`, write docs/performance.md
-#   make bench-limits  what a hop between processes is made of, and what compiling would give
+#   make bench-limits  what a hop between processes is made of, bare stars of them, what compiling would give
 #   make bench-peers  measure HELICS, mosaik and SimPy beside them, write docs/performance.md
 #   make image-check  build deploy/Containerfile with buildah on a base made here, run the main job in it (root)
 #   make docs    build the documentation into docs/_build/html

@@ -1,17 +1,14 @@
 """Where the time of a hop goes: a star without Python between its system calls, and the Python without the sockets.
 
-A round trip between two nodes in processes of their own is four hops: node, hub, node, hub, node. `star` makes them with bare
-Unix sockets and nothing else: no runtime of this shape can be faster on this machine. `handling` runs hub and both workers in
-one thread with lists for sockets: what Python itself costs per grant, its caches warm. What is left of a real round trip is
-what Python loses when other processes use the core between two hops.
+A round trip between two nodes in processes of their own is four hops: node, hub, node, hub, node. `benchmarks.bare.star` makes
+them with bare Unix sockets and nothing else. `handling` runs hub and both workers in one thread with lists for sockets: what
+Python itself costs per grant, its caches warm. What is left of a real round trip is what Python loses when other processes use
+the core between two hops.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import select
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,67 +16,20 @@ import tempfile
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from benchmarks.bare import FRAME, TRIPS, star
 from cosim.bench.floor import Floor
 from cosim.bench.plans import first_measured, pingpong, place
 from cosim.core.codec import FrameType, decode, encode
 from cosim.core.digest import NodeDigest
-from cosim.core.plan import WorkerPlan
+from cosim.core.plan import Plan, WorkerPlan
 from cosim.core.time import NEVER
 from cosim.node.worker import Worker
 from cosim.run.hub import Hub
 
-FRAME = bytes(60)
-"""About as large as a GRANT or DONE with one message."""
-TRIPS = 10_000
 
-
-def _echo(end: socket.socket) -> NoReturn:
-    try:
-        while data := end.recv(65_536):
-            end.send(data)
-    finally:
-        os._exit(0)
-
-
-def star(trips: int = TRIPS) -> float:
-    """Round trips per second of a star of three processes that do nothing but receive and send."""
-    pairs = [socket.socketpair() for _ in range(2)]
-    children = []
-    for _, theirs in pairs:
-        child = os.fork()
-        if not child:
-            for ours, end in pairs:
-                ours.close()
-                if end is not theirs:
-                    end.close()
-            _echo(theirs)
-        children.append(child)
-    for _, theirs in pairs:
-        theirs.close()
-    hubs = [ours for ours, _ in pairs]
-    poll, by_number = select.epoll(), {end.fileno(): end for end in hubs}
-    for number in by_number:
-        poll.register(number, select.EPOLLIN)
-    other = {hubs[0].fileno(): hubs[1], hubs[1].fileno(): hubs[0]}
-    hubs[0].send(FRAME)
-    start = time.perf_counter()
-    for _ in range(2 * trips):
-        ((number, _events),) = poll.poll()
-        other[number].send(by_number[number].recv(65_536))
-    elapsed = time.perf_counter() - start
-    ((number, _events),) = poll.poll()
-    by_number[number].recv(65_536)
-    for end in hubs:
-        end.close()
-    for child in children:
-        os.waitpid(child, 0)
-    poll.close()
-    return trips / elapsed
-
-
-class _Lists:
+class Lists:
     """The hub's link, and the sockets of its workers, as lists."""
 
     def __init__(self) -> None:
@@ -107,7 +57,7 @@ class _Empty(Exception):
 
 
 class _End:
-    def __init__(self, link: _Lists, name: str) -> None:
+    def __init__(self, link: Lists, name: str) -> None:
         self._link, self._name = link, name.encode()
         self.inbox: deque[bytes] = deque()
         link.ends[self._name] = self
@@ -124,25 +74,32 @@ class _End:
         """Nothing to close."""
 
 
+def crew(plan: Plan, link: Lists, folder: Path) -> tuple[Hub, list[Worker]]:
+    """Hub and workers of a plan in this thread, ready for the first grant."""
+    hub = Hub(plan, link, lambda _event: None, journal=folder)
+    names = [f"w{number}" for number in range(len(plan.groups))]
+    workers = [Worker(_End(link, name), name) for name in names]
+    for number, worker in enumerate(workers):
+        worker.socket.send(encode(FrameType.HELLO, (1, 0), worker.name, "python", number + 1, {}))
+    hub._step()
+    for worker in workers:
+        frame = worker.socket.receive()
+        worker._build(WorkerPlan.from_msgpack(decode(frame or b"").body[1]))
+        worker.socket.send(encode(FrameType.READY, *worker.kernel.initial()))
+    return hub, workers
+
+
 def handling(trips: int = TRIPS) -> tuple[float, float]:
     """CPU microseconds per grant of hub and of worker, in one thread, without sockets."""
-    link = _Lists()
+    link = Lists()
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
-        hub = Hub(place(pingpong(2, trips), "per-node"), link, lambda _event: None, journal=Path(folder))
-        workers = [Worker(_End(link, name), name) for name in ("w0", "w1")]
-        for number, worker in enumerate(workers):
-            worker.socket.send(encode(FrameType.HELLO, (1, 0), worker.name, "python", number + 1, {}))
-        hub._step()
-        for worker in workers:
-            frame = worker.socket.receive()
-            worker._build(WorkerPlan.from_msgpack(decode(frame or b"").body[1]))
-            worker.socket.send(encode(FrameType.READY, *worker.kernel.initial()))
+        hub, workers = crew(place(pingpong(2, trips), "per-node"), link, Path(folder))
         spent = [0, 0]
         while hub.grants < first_measured(trips):  # warm
-            _turn(hub, workers)
+            turn(hub, workers)
         began = hub.grants
         while not hub._finished():
-            hub_ns, worker_ns = _turn(hub, workers)
+            hub_ns, worker_ns = turn(hub, workers)
             spent[0] += hub_ns
             spent[1] += worker_ns
         hub.journal.close()
@@ -150,7 +107,7 @@ def handling(trips: int = TRIPS) -> tuple[float, float]:
     return spent[0] / grants / 1e3, spent[1] / grants / 1e3
 
 
-def _turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
+def turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
     """The hub takes what is there, then each worker; nanoseconds of both."""
     start = time.thread_time_ns()
     hub._step()
@@ -166,7 +123,7 @@ def _turn(hub: Hub, workers: list[Worker]) -> tuple[int, int]:
 def message(trips: int = TRIPS) -> tuple[float, float]:
     """CPU microseconds of a message between two nodes of one process: all of it, and the digest's part."""
     plan = place(pingpong(2, trips), "0")
-    worker = Worker(_End(_Lists(), "w0"), "w0")
+    worker = Worker(_End(Lists(), "w0"), "w0")
     worker._build(plan.worker_plan(0, {}))
     start = time.thread_time_ns()
     report = worker.kernel.grant(NEVER, max_events=4 * trips)

@@ -53,6 +53,37 @@ Also out of reach: bulk data as many small messages between processes (send bloc
 millisecond.
 """
 
+BARE = """\
+### The least that a star of processes costs here: bare frames
+
+Processes that receive and send frames of the usual sizes and do nothing else, in the patterns of the workloads
+(`benchmarks/bare.py`): no codec, no barrier, no journal, no model. All figures are per step, a round trip for ping-pong; a step
+of the fan-out is 18 deliveries. `unix` is stream sockets and an epoll, as the fast link has them; `zmq` is ROUTER and DEALER;
+`least` is all that was found to make a star cheaper, fit for a runtime or not. `cores` is the rate times the CPU: how many cores
+the star keeps busy. The kernel decides how its processes share them, and may put all on one: then the rate of a barrier is lower
+than the machine allows, its CPU is not.
+"""
+
+BARE_TARGETS = """\
+What is asked for, as a rate: so many times the floor, or the best HELICS rate (per step). `lies` says on which side of the best
+rate of the bare star it is. `cores for bare frames` is what receiving and sending alone takes at the rate asked for, and `left`
+the CPU per step that remains then for all else, hub and workers together. Where only one process has work at a time (ping-pong,
+fan-out on two workers) that is of one core, elsewhere of all. Below zero, the frames alone take more than there is. `taken` is
+what the product has in its place: its CPU per step without that of the bare star.
+"""
+
+_ASKED = {
+    ("pingpong", "per-node", "unix"): 0.65,
+    ("pingpong", "per-node", "zmq"): 0.28,
+    ("barrier", "per-node", "unix"): 6,
+    ("barrier", "per-node", "zmq"): 3,
+    ("barrier", "2", "unix"): 40,
+    ("barrier", "2", "zmq"): 20,
+    ("fanout", "per-node", "unix"): 10,
+    ("fanout", "2", "unix"): 30,
+}
+"""(workload, workers, link): times the floor for the ping-pong, times the best HELICS for the others."""
+
 UNITS = {
     "barrier": "W1 barrier: 19 nodes step together, no messages",
     "pingpong": "W2 ping-pong between two nodes, the others wait",
@@ -80,6 +111,8 @@ def render(results: dict[str, Any]) -> str:
         parts += ["## Whole runs of RD-N2-Cfg1\n", _machine(runs), _runs_table(runs["rows"])]
     if limits := results.get("limits"):
         parts += ["## Where the time of a hop goes\n", _machine(limits), _limits(limits)]
+        if "bare" in limits:
+            parts += [BARE, _bare(limits, bench["rows"] if bench else [], peers)]
     parts.append("## Beside HELICS, mosaik and SimPy\n")
     if peers:
         parts.append(_machine(peers))
@@ -196,6 +229,77 @@ def _limits(limits: dict[str, Any]) -> str:
         f"as many workers as one likes are at most {1 / many:.1f} times as fast as one. Two workers are not held back by that.\n"
     )
     return f"{text}\n{_table(['part', 'time', 'x floor'], rows)}\n{tried}\n{inside}\n{serial}"
+
+
+def _bare(limits: dict[str, Any], rows: list[Row], peers: dict[str, Any] | None) -> str:
+    """Bare stars beside the product, and beside what is asked for."""
+    bare, cpus = limits["bare"], limits["machine"]["cpus"]
+    stars = [
+        [
+            star["name"], str(star["nodes"]), star["workers"], star["link"], number(star["rate"]), number(star["rate_max"]),
+            number(star["ratio"]), number(star["cpu_us"]), number(star["rate"] * star["cpu_us"] / 1e6),
+            *_beside(star, _product(star, rows)),
+        ]
+        for star in bare["rows"]
+    ]  # fmt: skip
+    head = ["workload", "nodes", "workers", "link", "bare/s", "best/s", "x floor", "CPU µs", "cores"]
+    text = _table([*head, "cosim/s", "of bare", "cosim CPU µs", "of it bare"], stars)
+    asked = [line for star in bare["rows"] if (line := _asked(star, bare["floor"], peers, cpus, rows))]
+    if not asked:
+        return text
+    head = ["workload", "workers", "link", "asked for", "as a rate/s", "of best", "lies", "cores for bare frames"]
+    return f"{text}\n{BARE_TARGETS}\n{_table([*head, 'left, µs', 'taken, µs'], asked)}"
+
+
+def _deliveries(row: Row) -> int:
+    """Operations in a step of this row's workload."""
+    return int(row["nodes"]) - 1 if row["name"] == "fanout" else 1
+
+
+def _product(star: Row, rows: list[Row]) -> tuple[float, float] | None:
+    """Steps per second and CPU microseconds per step of the product over the same link, if it was measured."""
+    link = "fast" if star["link"] == "unix" else star["link"]
+    place = (star["name"], star["nodes"], star["workers"], link)
+    for row in rows:
+        if (row["name"], row["nodes"], row["workers"], row["link"]) == place:
+            return row["rate"] / _deliveries(row), row["cpu_us"] * _deliveries(row)
+    return None
+
+
+def _beside(star: Row, product: tuple[float, float] | None) -> list[str]:
+    """The product's rate, that over the star's, its CPU, and the star's over that."""
+    if product is None:
+        return ["-"] * 4
+    rate, cpu = product
+    return [number(rate), number(rate / star["rate"]), number(cpu), number(star["cpu_us"] / cpu)]
+
+
+def _asked(star: Row, floor: float, peers: dict[str, Any] | None, cpus: int, rows: list[Row]) -> list[str] | None:
+    """The line of a star's target; None where none is set, or HELICS was not measured."""
+    factor = _ASKED.get((star["name"], star["workers"], "unix" if star["link"] == "least" else star["link"]))
+    unit = floor if star["name"] == "pingpong" else _best_helics(star, peers)
+    if factor is None or unit is None:
+        return None
+    rate, product = factor * unit, _product(star, rows)
+    what = f"{factor} x {'floor' if star['name'] == 'pingpong' else 'HELICS'}"
+    return [
+        star["name"], star["workers"], star["link"], what, number(rate), number(rate / star["rate_max"]),
+        "above the limit" if rate > star["rate_max"] else "below it",
+        number(rate * star["cpu_us"] / 1e6), number(min(cpus, star["at_once"]) * 1e6 / rate - star["cpu_us"]),
+        number(product[1] - star["cpu_us"]) if product else "-",
+    ]  # fmt: skip
+
+
+def _best_helics(star: Row, peers: dict[str, Any] | None) -> float | None:
+    """Steps per second of the fastest HELICS core type in the star's workload."""
+    rates = [
+        row["rate"] / _deliveries(star)
+        for table in (peers or {}).get("tables", [])
+        if (table["workload"], table["nodes"]) == (star["name"], star["nodes"])
+        for row in table["rows"]
+        if row["system"].startswith("HELICS") and row["rate"]
+    ]
+    return max(rates, default=None)
 
 
 def _cell(value: Any) -> str:

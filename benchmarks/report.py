@@ -2,7 +2,7 @@
 
     python -m benchmarks.report bench     the workloads of `cosim bench`
     python -m benchmarks.report runs      whole runs of RD-N2-Cfg1 by `cosim up`
-    python -m benchmarks.report limits    what a hop is made of, and what compiling would give (requirements/dev.txt)
+    python -m benchmarks.report limits    what a hop is made of, bare stars, what compiling would give (requirements/dev.txt)
     python -m benchmarks.report peers     the same workloads by HELICS, mosaik and SimPy (requirements/bench.txt)
     python -m benchmarks.report page      only write the page again
 
@@ -72,11 +72,17 @@ def runs(repeat: int) -> dict[str, Any]:
 
 def limits(repeat: int) -> dict[str, Any]:
     """Where the time of a hop goes."""
-    from benchmarks import compiled
+    from benchmarks import bare, compiled
     from benchmarks import limits as hop
 
     about = machine()
-    return {"machine": about, "repeat": repeat, "hop": hop.measure(repeat), "compiled": compiled.measure(repeat)}
+    return {
+        "machine": about,
+        "repeat": repeat,
+        "hop": hop.measure(repeat),
+        "compiled": compiled.measure(repeat),
+        "bare": bare.measure(repeat),
+    }
 
 
 def peers(repeat: int, seconds: float, only: list[str] | None) -> int:

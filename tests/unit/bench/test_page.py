@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, compiled, limits, page
+from benchmarks import bare, compare, compiled, limits, page
 
 MACHINE = {"python": "3.11", "cpus": 2, "load1": 0.1}
+HOP = {
+    "star_rate": 25_000.0, "star_ratio": 1.4, "hub_us": 15.0, "worker_us": 15.0, "floor": 20_000.0,
+    "message_us": 3.0, "digest_us": 0.6, "hypervisor_share": {"8": 0.3, "256": 0.5},
+}  # fmt: skip
 
 
 def row(name: str, nodes: int, workers: str, link: str, rate: float, **more: Any) -> dict[str, Any]:
@@ -89,18 +93,37 @@ def test_a_peer_that_fails_tells_its_last_line(monkeypatch: pytest.MonkeyPatch, 
 
 def test_where_a_hop_goes_is_the_sum_of_what_was_measured() -> None:
     """Four bare hops, and the Python of two grants at hub and worker; the gain of compiling is shown as it was."""
-    hop = {"star_rate": 25_000.0, "star_ratio": 1.4, "hub_us": 15.0, "worker_us": 15.0, "floor": 20_000.0}
-    hop |= {"message_us": 3.0, "digest_us": 0.6}
-    share = {"hypervisor_share": {"8": 0.3, "256": 0.5}}
-    found = {"machine": MACHINE, "repeat": 3, "hop": {**hop, **share}, "compiled": [{"what": "x", "gain": 1.25}]}
+    found = {"machine": MACHINE, "repeat": 3, "hop": HOP, "compiled": [{"what": "x", "gain": 1.25}]}
     text = page.render({"limits": found})
+    assert "bare frames" not in text, "not measured yet"
     assert "| sum: the least that this runtime takes | 100 µs | 0.5 |" in text
     assert "x 1.25" in text and "at most 2.0 times" in text
 
 
+def test_a_bare_star_is_shown_beside_the_product_and_what_is_asked() -> None:
+    """Per step: a fan-out's deliveries are divided by its sinks; each target is above or below the star's best rate."""
+    stars = [
+        {"name": name, "nodes": 19, "workers": "per-node", "link": "unix", "at_once": 18, "rate": 4000.0,
+         "rate_min": 3000.0, "rate_max": 5000.0, "cpu_us": 200.0, "ratio": 4.0} for name in ("barrier", "fanout")
+    ]  # fmt: skip
+    found = {"machine": MACHINE, "repeat": 3, "hop": HOP, "compiled": [], "bare": {"floor": 1000.0, "rows": stars}}
+    alone = page.render({"limits": found})
+    assert "| fanout | 19 | per-node | unix | 4,000 | 5,000 | 4 | 200 | 0.8 | - | - | - | - |" in alone
+    assert "asked for" not in alone, "a target without figures must not be judged"
+    rivals = [{"workload": w, "nodes": 19, "floor": 1.0, "rows": [
+        {"system": "HELICS, tcp", "rate": r, "rate_min": r, "rate_max": r, "cpu_us": 1.0, "ratio": 1.0}]}
+        for w, r in (("barrier", 1000.0), ("fanout", 7200.0))]  # fmt: skip
+    ours = row("fanout", 19, "per-node", "fast", 36_000.0)
+    peers = {"machine": MACHINE, "repeat": 5, "tables": rivals}
+    text = page.render({**bench(ours), "peers": peers, "limits": found})
+    assert "| 4,000 | 5,000 | 4 | 200 | 0.8 | 2,000 | 0.5 | 180 | 1.11 |" in text
+    assert "| barrier | per-node | unix | 6 x HELICS | 6,000 | 1.2 | above the limit | 1.2 | 133 | - |" in text
+    assert "| fanout | per-node | unix | 10 x HELICS | 4,000 | 0.8 | below it | 0.8 | 300 | -20 |" in text
+
+
 def test_a_hop_is_taken_apart() -> None:
     """The bare star makes its round trips, and hub and worker in one thread play to the end."""
-    assert limits.star(200) > 0
+    assert bare.star(10) > 0
     hub_us, worker_us = limits.handling(200)
     assert hub_us > 0 and worker_us > 0
     whole, digest = limits.message(200)
