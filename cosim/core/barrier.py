@@ -48,6 +48,16 @@ arrival). base(w) >= need(w) >= need(x) for every w, and every distance is posit
 is granted, if its need is below the end of the run. Nothing running and nobody granted therefore means that
 the run is over; `Barrier.idle` says so, and a model that still waits for something has deadlocked by itself.
 
+*The baton.* Where exactly one worker x runs and nobody else may, the next grant is mostly that of the worker
+that x sends to. So x may make that grant itself, if it was told
+
+    quiet(x) = min over w != x of min(base(w), earliest arrival of w's pending inputs)
+
+below which nobody else speaks and nothing else arrives. If x, having run, has sent to y alone, y may execute
+every event with t < min(quiet(x), next_out(x)), and with the same figure in place of quiet(y) go on from there:
+no more than its bound, since distances are positive. Meanwhile the hub grants nothing; it learns of each step
+by `passed`, which checks the bound, in the order in which the steps were taken.
+
 *Trust.* A worker may be a foreign simulator. Each report is checked whole before any of it is believed; a
 breach is a `ProtocolViolation` that leaves the barrier as it was.
 
@@ -225,6 +235,7 @@ class Barrier:
         self._order: list[tuple[int, int]] = []  # finite (base, worker), earliest first: idle ones cost nothing
         self._due: set[int] = set()  # waiting, with work before their caps (`until`)
         self._check: set[int] = set()  # those of them that may run for all that is known
+        self._pending: set[int] = set()  # those with undelivered inputs
         self._watch: list[set[int]] = [set() for _ in range(n)]  # by limiter: those found blocked by its base
 
     # -- events -----------------------------------------------------------------------------------------
@@ -268,6 +279,7 @@ class Barrier:
         slot.next_out = next_out if next_out > held else held
         for out in outs:
             receiver = slots[out[0]]
+            self._pending.add(out[0])
             if out[1] < receiver.arrival:
                 receiver.arrival = out[1]
             if out[2] < receiver.wake:
@@ -293,6 +305,45 @@ class Barrier:
         if not self._running and self._due:
             self._assert_live()
         return granted
+
+    def quiet(self, w: int) -> int | None:
+        """If worker w is the only one that runs, the time (ps) below which no other speaks and nothing else arrives; else
+        None. To be asked when `grants` has just been."""
+        if len(self._running) != 1 or w not in self._running:
+            return None
+        quiet = self._caps[w]
+        for base, j in self._order[:2]:
+            if j != w and base < quiet:
+                quiet = base
+        for j in self._pending:
+            if self._slots[j].arrival < quiet:
+                quiet = self._slots[j].arrival
+        return quiet
+
+    def inputs(self, w: int) -> tuple[int, int]:
+        """Earliest arrival and earliest wake (ps) of what waits for worker w."""
+        return self._slots[w].arrival, self._slots[w].wake
+
+    def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+        """The only worker that ran has answered, and has made worker w's grant itself, up to `bound` (ps), with what it sent to
+        w and nothing else: `kept` is `inputs` of w before that answer. Returns the number of the grant.
+
+        Raises:
+            ProtocolViolation: w does not wait, or not for that (rule "order"); the bound is not safe (rule "overrun").
+        """
+        slot = self._slots[w]
+        if self._running or slot.state is not _WAITING or not slot.need() < bound:
+            self._violated("order", w, f"a grant up to {bound} ps must not be passed to it: {slot.state.value}")
+        safe, _limiter = self._bound(w)
+        safe = min(safe, kept[0])
+        if bound > safe:
+            self._violated("overrun", w, f"a grant that is passed to it must end at {safe} ps, not at {bound} ps")
+        self._check.discard(w)
+        grant = self._grant(w, bound)
+        if kept[0] < NEVER:
+            slot.arrival, slot.wake = kept
+            self._pending.add(w)
+        return grant.seq
 
     def _assert_live(self) -> None:
         assert self._lost(), "liveness: the least need is always below its bound"
@@ -435,6 +486,7 @@ class Barrier:
         slot.seq += 1
         slot.bound = slot.limit = bound
         slot.arrival = slot.wake = NEVER
+        self._pending.discard(w)
         self._running.add(w)
         self._due.discard(w)
         return Grant(w, slot.seq, bound)

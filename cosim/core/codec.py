@@ -35,6 +35,9 @@ class FrameType(IntEnum):
     REFUSED = 9  # code, what
     QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
+    LEAD = 12  # quiet, a GRANT (bin)
+    PASS = 13  # bound, from worker, blob
+    PASSED = 14  # bound, a DONE (bin)
 
 
 class Limits(NamedTuple):
@@ -73,6 +76,9 @@ _SHAPES = {
     FrameType.REFUSED: "ss",
     FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
+    FrameType.LEAD: "ib",
+    FrameType.PASS: "iib",
+    FrameType.PASSED: "ib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -87,6 +93,11 @@ _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
 _DONE_PREFIX, _GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
+LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
+    _PREFIXES[FrameType.LEAD],
+    _PREFIXES[FrameType.PASS],
+    _PREFIXES[FrameType.PASSED],
+)
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 _pack: Callable[[Any], bytes] = _packer.pack
 _unpackb = msgpack.unpackb
@@ -184,6 +195,29 @@ def quick_records(blob: bytes) -> Sequence[RecordTuple] | None:
     except (TypeError, ValueError, msgpack.UnpackException):
         return None
     return body
+
+
+def quick_pair(data: bytes) -> Any:
+    """The body of a LEAD or PASSED of our own workers: a time and a frame. None for what `decode` should judge."""
+    if len(data) > QUICK_SIZE:
+        return None
+    try:
+        body = time, frame = _unpackb(data[PREFIX_SIZE:], use_list=False)
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return None
+    return body if type(time) is int and 0 <= time <= NEVER and type(frame) is bytes else None
+
+
+def quick_pass(data: bytes) -> Any:
+    """The body of a PASS as it comes nearly always; None for what `decode` should judge."""
+    if len(data) > QUICK_SIZE:
+        return None
+    try:
+        body = bound, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return None
+    plain = type(bound) is type(worker) is int and type(blob) is bytes
+    return body if plain and 0 <= bound <= NEVER >= worker >= 0 else None
 
 
 def _refuse_prefix(data: bytes) -> NoReturn:

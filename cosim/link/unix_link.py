@@ -43,6 +43,9 @@ class _Peer:
 class FastHubSocket:
     """The hub's end: listens on ``ipc://PATH``; receives (identity, frame) from any worker, sends to one."""
 
+    passes = True
+    """Workers of this link can send to each other."""
+
     def __init__(self, endpoint: str) -> None:
         path = check_ipc(endpoint)
         self._path = path
@@ -209,11 +212,15 @@ class FastWorkerSocket:
     """A worker's end: one blocking connection to the hub.
 
     Frames sent before the handshake is done are kept until then: libzmq loses what comes in one piece with it.
+
+    Beside the connection is a datagram socket of its own, ``PATH.IDENTITY``, to which other workers send (`pass_on`).
     """
 
     def __init__(self, endpoint: str, identity: str) -> None:
+        self._path = endpoint.removeprefix("ipc://")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connect(endpoint.removeprefix("ipc://"))
+        self._connect(self._path)
+        self._peers: dict[str, socket.socket | None] = {}
         self._identity = identity.encode()
         self._socket.sendall(GREETING)
         self._codec = Connection()
@@ -222,6 +229,19 @@ class FastWorkerSocket:
         self._inbox: deque[bytes] = deque()
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+        self._hub = self._socket.fileno()
+        self._own = self._open_own(f"{self._path}.{identity}")
+
+    def _open_own(self, path: str) -> socket.socket | None:
+        """Where other workers send to; None where a path of that length can't be bound."""
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            own.bind(path)
+        except OSError:
+            own.close()
+            return None
+        self._poll.register(own, select.POLLIN)
+        return own
 
     def _connect(self, path: str) -> None:
         deadline = time.monotonic() + _CONNECT_TIMEOUT_S
@@ -237,21 +257,52 @@ class FastWorkerSocket:
     def receive(self, timeout_ms: int | None = None) -> bytes | None:
         """The next frame; None after `timeout_ms`; LinkClosed when the hub is gone. Blocks without spinning."""
         while not self._inbox:
-            if timeout_ms is not None and not self._poll.poll(timeout_ms):
+            ready = self._poll.poll(timeout_ms)
+            if not ready:
                 return None
-            try:
-                data = self._socket.recv(_CHUNK)
-            except OSError as error:
-                raise LinkClosed(f"the hub is gone: {error.strerror}") from None
-            if not data:
-                raise LinkClosed("the hub has closed the connection")
-            try:
-                self._inbox.extend(self._codec.feed(data))
-            except ZmtpError as error:
-                raise LinkClosed(f"the hub does not speak ZMTP: {error}") from None
-            if self._early is not None or self._codec.reply:
-                self._advance()
+            for fd, _events in ready:
+                if fd == self._hub:
+                    self._read()
+                elif self._own is not None:
+                    with suppress(BlockingIOError):
+                        self._inbox.append(self._own.recv(_CHUNK))
         return self._inbox.popleft()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except OSError as error:
+            raise LinkClosed(f"the hub is gone: {error.strerror}") from None
+        if not data:
+            raise LinkClosed("the hub has closed the connection")
+        try:
+            self._inbox.extend(self._codec.feed(data))
+        except ZmtpError as error:
+            raise LinkClosed(f"the hub does not speak ZMTP: {error}") from None
+        if self._early is not None or self._codec.reply:
+            self._advance()
+
+    def pass_on(self, identity: str, frame: bytes) -> bool:
+        """Send a frame to another worker of this link; False when that can't be done now, or ever."""
+        peer = self._peers.get(identity)
+        if peer is None and (identity in self._peers or (peer := self._connect_peer(identity)) is None):
+            return False
+        try:
+            peer.send(frame, _SEND)
+        except OSError:
+            return False
+        return True
+
+    def _connect_peer(self, identity: str) -> socket.socket | None:
+        peer: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        assert peer is not None
+        try:
+            peer.connect(f"{self._path}.{identity}")
+        except OSError:
+            peer.close()
+            peer = None
+        self._peers[identity] = peer
+        return peer
 
     def _advance(self) -> None:
         """Go on with the handshake, then send what waited for it; answer a PING."""
@@ -288,3 +339,10 @@ class FastWorkerSocket:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+        for peer in self._peers.values():
+            if peer is not None:
+                peer.close()
+        if self._own is not None:
+            self._own.close()
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._path}.{self._identity.decode()}")

@@ -17,12 +17,17 @@ import msgpack
 
 from cosim.core.codec import (
     VERSION,
+    LEAD_PREFIX,
+    PASS_PREFIX,
+    PREFIX_SIZE,
     FrameType,
     WireError,
     decode,
     encode,
     pack_records,
     quick_grant,
+    quick_pair,
+    quick_pass,
     quick_records,
     unpack_records,
 )
@@ -32,7 +37,8 @@ from cosim.core.plan import WorkerPlan
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
-_DONE = FrameType.DONE  # bound once: an attribute of an enum class costs a call each time
+# Bound once: an attribute of an enum class costs a call each time.
+_DONE, _PASS, _PASSED = FrameType.DONE, FrameType.PASS, FrameType.PASSED
 
 JOIN_TIMEOUT_MS = 120_000
 SIDE_BYTES = 4 << 20
@@ -41,6 +47,10 @@ GC_THRESHOLD = (10_000, 10, 10)
 """Models make few cycles and keep much: at the interpreter's 700 a tenth of a long run goes into looking for them."""
 HURRY_S = 0.001
 """Wall-clock time after which a grant ends if messages to other workers wait: some times what a grant costs."""
+PASS_S = 0.0002
+"""Wall-clock time of a grant above which the next one is left to the hub, so that others may work at the same time."""
+PASS_BYTES = 16_384
+"""Largest blob that goes to another worker directly."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
 _WIDEST = 1 << 64
@@ -109,6 +119,9 @@ class Worker:
         self._worker_of: dict[int, int] = {}
         self._ends: dict[int, LinkEnd] = {}
         self._seq = 0
+        self._until = 0.0  # when the grant at work has taken long
+        # Of a link whose workers reach each other.
+        self._pass_on: Callable[[str, bytes], bool] | None = getattr(socket, "pass_on", None)
 
     def serve(self) -> int:
         """Run to the end; returns the exit status: 0 after BYE, 3 when a model failed, 4 when the link or the hub failed."""
@@ -166,12 +179,20 @@ class Worker:
             data = self.socket.receive()
             if data is None:
                 continue
-            grant = quick_grant(data)
+            quiet, grant = -1, quick_grant(data)
             if grant is None:
-                frame = decode(data)
-                grant = frame.body if frame.type is FrameType.GRANT else None
+                prefix = data[:PREFIX_SIZE]
+                if prefix == LEAD_PREFIX:
+                    quiet, data = quick_pair(data) or decode(data).body
+                    grant = quick_grant(data)
+                elif prefix == PASS_PREFIX:
+                    quiet, worker, blob = quick_pass(data) or decode(data).body
+                    grant = self._seq + 1, quiet, ((worker, blob),)
+                if grant is None:
+                    frame = decode(data)
+                    grant = frame.body if frame.type is FrameType.GRANT else None
             if grant is not None:
-                status = self._grant(*grant)
+                status = self._grant(*grant, quiet)
                 if status:
                     return status
             elif frame.type is FrameType.QUERY:
@@ -187,7 +208,8 @@ class Worker:
             else:
                 raise WireError(f"a worker must get GRANT, QUERY or BYE, not {frame.type.name}")
 
-    def _grant(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...]) -> int:
+    def _grant(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: int = -1) -> int:
+        """Execute a grant and answer. With `quiet` >= 0 it comes with the baton: see `cosim.core.barrier`."""
         if seq:  # else it only delivers
             self._seq += 1
         if seq not in (0, self._seq):
@@ -199,7 +221,12 @@ class Worker:
                 kernel.take(unpack_records(blob) if records is None else records, worker, self._worker_of)
             if not seq:
                 return 0
-            done = self._done(seq, kernel.grant(bound, hurry=self._hurry()))
+            self._until = monotonic() + HURRY_S
+            report = kernel.grant(bound, hurry=self._late)
+            passed = (
+                self._passed(quiet, report) if quiet >= 0 else -1
+            )  # first: the next one works while this one answers
+            done = self._done(seq, report)
         except ModelFault as fault:
             return self._fail(fault, _traceback())
         except (WireError, LinkClosed):
@@ -209,13 +236,26 @@ class Worker:
             name, now = (node.name, kernel.now) if node is not None else (self.name, kernel.now)
             wrapped = ModelFault(name, now, f"{type(error).__name__}: {error}")
             return self._fail(wrapped, _traceback())
-        self.socket.send(done)
+        self.socket.send(done if passed < 0 else encode(_PASSED, passed, done))
         return 0
 
-    def _hurry(self) -> Callable[[], bool]:
-        """Whether this grant has taken so long that what it has sent must not wait for its end."""
-        until = monotonic() + HURRY_S
-        return lambda: monotonic() > until
+    def _late(self) -> bool:
+        """Whether the grant at work has taken so long that what it has sent must not wait for its end."""
+        return monotonic() > self._until
+
+    def _passed(self, quiet: int, report: Report) -> int:
+        """Grant the only worker that is sent to, directly, up to where that is safe; that bound in ps, -1 if it was not done."""
+        batches = report.batches
+        if len(batches) != 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
+            return -1
+        worker, arrival, _wake, records = batches[0]
+        bound = quiet if quiet < report.next_out else report.next_out
+        if arrival >= bound or len(records) > BLOB_RECORDS:
+            return -1
+        blob = self._blob(records)
+        if len(blob) > PASS_BYTES or not self._pass_on(f"w{worker}", encode(_PASS, bound, self.kernel.worker, blob)):
+            return -1
+        return bound
 
     def _done(self, seq: int, report: Report) -> bytes:
         now, next_event, next_out, found, events = report

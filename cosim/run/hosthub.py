@@ -62,6 +62,8 @@ class HostHub(Hub):
 
     barrier: HostBarrier
 
+    passing = False
+
     def __init__(
         self,
         plan: Plan,

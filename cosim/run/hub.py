@@ -17,6 +17,7 @@ Commands: stop reason | lost worker text | query number registers | release work
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,13 +25,29 @@ from typing import Any
 import msgpack
 
 from cosim.core.barrier import ProtocolViolation
-from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode, quick_done
+from cosim.core.codec import (
+    LIMITS,
+    PASSED_PREFIX,
+    PREFIX_SIZE,
+    VERSION,
+    Frame,
+    FrameType,
+    WireError,
+    decode,
+    encode,
+    quick_done,
+    quick_pair,
+)
 from cosim.core.time import NEVER
 from cosim.link.base import LinkClosed
 from cosim.run.foreign import Refusal, frame_text
 from cosim.run.hubparts import grant_frames, journal_error
 from cosim.run.hubview import Telling
 
+_LEAD = FrameType.LEAD  # bound once: an attribute of an enum class costs a call each time
+
+EARLY_FRAMES = 4096
+"""Answers of one worker that may come before those of the workers that had the baton before it."""
 PROGRESS_S = 0.1
 PROGRESS_MS = 100
 STEP_FRAMES = 10_000
@@ -126,11 +143,20 @@ class Hub(Telling):
         if worker in self._foreign and worker in self._lost:
             return  # one message says what it did
         try:
-            body = quick_done(data) if worker not in self._foreign else None
-            if body is not None:
+            passed, body = -1, None
+            if worker not in self._foreign:
+                if data[:PREFIX_SIZE] == PASSED_PREFIX:
+                    passed, data = quick_pair(data) or decode(data).body
+                body = quick_done(data)
+            if body is None:
+                frame = decode(data)
+                body = frame.body if frame.type is FrameType.DONE else None
+            if body is None:
+                self._handle(worker, frame, data)
+            elif self._baton is None and passed < 0:
                 self._done(worker, body, data)
             else:
-                self._handle(worker, decode(data), data)
+                self._step_taken(worker, body, data, passed)
         except WireError as error:
             self._fault(worker, "bad-frame", f"{error}{self._shown(worker, data)}")
         except ProtocolViolation as error:
@@ -157,9 +183,7 @@ class Hub(Telling):
             self.link.send(identity, encode(FrameType.REFUSED, code, what))
 
     def _handle(self, worker: int, frame: Frame, data: bytes) -> None:
-        if frame.type is FrameType.DONE:
-            self._done(worker, frame.body, data)
-        elif frame.type is FrameType.HELLO:
+        if frame.type is FrameType.HELLO:
             self._hello(worker, frame.body)
         elif frame.type is FrameType.READY:
             self._set_ready(worker, *frame.body)
@@ -227,6 +251,46 @@ class Hub(Telling):
         if side is not None:
             self._side.add(side)
 
+    def _step_taken(self, worker: int, body: tuple[Any, ...], data: bytes, passed: int) -> None:
+        """An answer while a worker has the baton: they come in any order, and are taken in that in which the baton went round.
+
+        `passed` is the bound of the grant that the worker made itself, -1 if it gave the baton back.
+        """
+        if worker != self._baton:
+            early = self._early.setdefault(worker, deque())
+            if self._baton is None or len(early) >= EARLY_FRAMES:
+                raise ProtocolViolation("order", "an answer must not come from a worker that was not granted", worker)
+            early.append((body, data, passed))
+            return
+        while True:
+            if passed < 0:
+                self._done(worker, body, data)
+                self._baton = None
+                break
+            self._baton = worker = self._pass(worker, body, data, passed)
+            waiting = self._early.get(worker)
+            if worker in self._lost:
+                self._baton = None
+                break
+            if not waiting:
+                break
+            body, data, passed = waiting.popleft()
+
+    def _pass(self, worker: int, body: tuple[Any, ...], data: bytes, bound: int) -> int:
+        """Take the answer of a worker that has made the next grant itself; whose that was."""
+        to = body[5][0][0] if len(body[5]) == 1 else -1
+        if not 0 <= to < len(self.names) or to in self._foreign:
+            raise ProtocolViolation("order", "the baton must go to the only worker that is sent to", worker)
+        inputs, arrival = self.barrier.inputs(to), self._arrival[to]
+        self._done(worker, body, data)
+        if to not in self._lost:
+            kept = self._blobs[to]
+            self._blobs[to] = [kept.pop()]
+            for frame in self._granted(to, self.barrier.passed(to, bound, inputs), bound):
+                self.journal.add(to, b"G", frame)
+            self._blobs[to], self._arrival[to] = kept, arrival
+        return to
+
     def _route(self, worker: int, batches: Sequence[tuple[int, int, int, bytes]]) -> None:
         """Keep what a worker sent for those who get it."""
         for dst, arrival, _wake, blob in batches:
@@ -235,20 +299,31 @@ class Hub(Telling):
                 self._arrival[dst] = arrival
 
     def _grant(self) -> None:
+        if self._baton is not None:
+            return
         for worker, seq, bound in self.barrier.grants():
-            if worker in self._foreign:
-                self._foreign[worker].granted(self._blobs[worker])
-            whole = worker in self._foreign and self._foreign[worker].whole
-            frames = grant_frames(seq, bound, self._blobs[worker], whole=whole)
-            if self._arrival[worker] < self._next[worker]:
-                self._next[worker] = self._arrival[worker]
-            self._blobs[worker] = []
-            self._arrival[worker] = NEVER
-            self._granted_at[worker] = time.monotonic()
-            self.grants += 1
+            frames = self._granted(worker, seq, bound)
             for frame in frames:
                 self.journal.add(worker, b"G", frame)
+            if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
+                self._baton = worker
+                frames[-1] = encode(_LEAD, quiet, frames[-1])
+            for frame in frames:
                 self._send(worker, frame)
+
+    def _granted(self, worker: int, seq: int, bound: int) -> list[bytes]:
+        """Note a grant; its frames."""
+        if worker in self._foreign:
+            self._foreign[worker].granted(self._blobs[worker])
+        whole = worker in self._foreign and self._foreign[worker].whole
+        frames = grant_frames(seq, bound, self._blobs[worker], whole=whole)
+        if self._arrival[worker] < self._next[worker]:
+            self._next[worker] = self._arrival[worker]
+        self._blobs[worker] = []
+        self._arrival[worker] = NEVER
+        self._granted_at[worker] = time.monotonic()
+        self.grants += 1
+        return frames
 
     def _send(self, worker: int, frame: bytes) -> None:
         try:

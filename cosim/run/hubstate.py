@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cosim.core.barrier import Barrier
 from cosim.core.bounds import Distances
@@ -31,6 +32,9 @@ class HubState(ABC):
         stall_s: wall-clock limit of one grant before the supervisor is asked to look at the worker; 0 is off.
         tokens: what the HELLO of each foreign node must show, by name.
     """
+
+    passing: ClassVar[bool] = True
+    """Whether its workers may grant each other: not those that are hubs, nor those that a host's hub has windows for."""
 
     def __init__(
         self,
@@ -67,6 +71,9 @@ class HubState(ABC):
         self._next = [0] * count
         self._now = [0] * count
         self._granted_at: dict[int, float] = {}
+        self._passes = self.passing and getattr(link, "passes", False)
+        self._baton: int | None = None  # the worker that has it, as far as is known
+        self._early: dict[int, deque[tuple[tuple[Any, ...], bytes, int]]] = {}  # answers before those that they follow
         self._stalled: set[int] = set()
         self._side = SideRecords()
         self._finals: dict[int, Any] = {}

@@ -45,6 +45,8 @@ class RootHub(Hub):
             counts from then on.
     """
 
+    passing = False
+
     def __init__(
         self,
         plan: Plan,

@@ -7,7 +7,6 @@ many events a worker chooses to answer. Everything else must follow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from cosim.core.barrier import Barrier, Grant, Out
 from cosim.core.bounds import Distances
@@ -42,6 +41,7 @@ class Cluster:
 
     kernel: type[Kernel] = Kernel
     barrier_type: type[Barrier] = Barrier
+    passing = True
 
     def __init__(self, scenario: Scenario, placement: Sequence[Sequence[int]]) -> None:
         self.scenario = scenario
@@ -65,6 +65,8 @@ class Cluster:
         self.inbox: list[list[tuple[int, list[RecordTuple]]]] = [[] for _ in placement]
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
         self.told: dict[int, int] = {}
+        self.baton: int | None = None
+        self.quiet = 0
         self.granted = 0
 
     # -- mutants replace these -----------------------------------------------------------------------------
@@ -81,6 +83,14 @@ class Cluster:
         """What a worker tells of its (next_event, next_out)."""
         return next_event, next_out
 
+    def pass_bound(self, quiet: int, report: Report) -> int:
+        """How far a worker that has the baton may grant the next one."""
+        return min(quiet, report.next_out)
+
+    def inputs(self, w: int) -> tuple[int, int]:
+        """What waits for a worker that is granted by another."""
+        return self.barrier.inputs(w)
+
     # -- steps ---------------------------------------------------------------------------------------------
 
     def join(self, w: int) -> None:
@@ -88,12 +98,16 @@ class Cluster:
         self.barrier.ready(w, *self.figures(*self.kernels[w].initial()))
 
     def issue(self) -> int:
-        """Hand out all grants that are possible; how many."""
+        """Hand out all grants that are possible; how many. None while a worker has the baton."""
+        if self.baton is not None:
+            return 0
         grants = self.barrier.grants()
         for grant in grants:
             base = self.barrier.base(grant.worker)
             self.running[grant.worker] = (grant, base, self.inbox[grant.worker])
             self.inbox[grant.worker] = []
+            if self.passing and (quiet := self.barrier.quiet(grant.worker)) is not None:
+                self.baton, self.quiet = grant.worker, quiet
         self.granted += len(grants)
         if self.granted > MAX_GRANTS:
             raise Broken("I3: the run does not come to an end")
@@ -101,8 +115,8 @@ class Cluster:
             raise Broken("I3: somebody has work, nobody has a grant")
         return len(grants)
 
-    def finish(self, w: int, max_events: int = MAX_EVENTS_PER_GRANT) -> Report:
-        """Worker w executes its grant and answers."""
+    def finish(self, w: int, max_events: int = MAX_EVENTS_PER_GRANT, pass_on: bool = True) -> Report:
+        """Worker w executes its grant and answers; if it has the baton it makes the next grant itself, where it can."""
         grant, base, inputs = self.running.pop(w)
         kernel = self.kernels[w]
         for sender, records in inputs:
@@ -114,7 +128,19 @@ class Cluster:
         self.check_promise(base, report)
         outs = [Out(batch.worker, batch.arrival, batch.wake) for batch in report.batches]
         next_event, next_out = self.figures(report.next_event, report.next_out)
+        to = report.batches[0].worker if len(report.batches) == 1 else w
+        kept = self.inputs(to)
         self.barrier.report(w, grant.seq, report.now, next_event, next_out, outs)
+        if self.baton == w and pass_on and to != w:
+            bound = self.pass_bound(self.quiet, report)
+            if report.batches[0].arrival < bound:
+                seq = self.barrier.passed(to, bound, kept)
+                self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), [(w, report.batches[0].records)])
+                self.baton, self.quiet = to, bound
+                self.granted += 1
+                return report
+        if self.baton == w:
+            self.baton = None
         for batch in report.batches:
             self.inbox[batch.worker].append((w, batch.records))
         return report
@@ -140,7 +166,7 @@ class Cluster:
     def step(self, pick: Pick) -> None:
         """One running worker answers; the hub looks for grants now, or after a few more answers."""
         w = sorted(self.running)[pick(0, len(self.running) - 1)]
-        self.finish(w, (1, 3, MAX_EVENTS_PER_GRANT)[pick(0, 2)])
+        self.finish(w, (1, 3, MAX_EVENTS_PER_GRANT)[pick(0, 2)], pick(0, 3) > 0)
         if not self.running or pick(0, 2):
             self.issue()
 

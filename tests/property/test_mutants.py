@@ -157,6 +157,44 @@ class OverlooksTheBlocked(Cluster):
             super()._settle(w)
 
 
+class PassesTooFar(Cluster):
+    """Whoever is granted by another worker may go as far as the hub said of that one: its own word is left out."""
+
+    class barrier_type(Barrier):
+        """Does not look at the bound either."""
+
+        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+            self._check.discard(w)
+            return self._grant(w, bound).seq
+
+    def pass_bound(self, quiet: int, report: Report) -> int:
+        return quiet
+
+
+class ForgetsUndelivered(Cluster):
+    """What waits at the hub is left out of the time below which nothing else arrives."""
+
+    class barrier_type(Barrier):
+        """Knows the words of the others only, and takes every bound."""
+
+        def quiet(self, w: int) -> int | None:
+            pending, self._pending = self._pending, set()
+            try:
+                return super().quiet(w)
+            finally:
+                self._pending = pending
+
+        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+            return super().passed(w, bound, (NEVER, NEVER))
+
+
+class LosesUndelivered(Cluster):
+    """What waits at the hub for a worker is taken for delivered when another one grants it."""
+
+    def inputs(self, w: int) -> tuple[int, int]:
+        return NEVER, NEVER
+
+
 def first_noticed(kind: type[Cluster], budget: int = BUDGET) -> int | None:
     """Number of the first machine on which this kind of cluster goes wrong; None if it never does."""
     for k in range(budget):
@@ -190,6 +228,9 @@ def test_the_rule_itself_survives_the_budget() -> None:
         InclusiveBound,
         ForgetsPending,
         OverlooksTheBlocked,
+        PassesTooFar,
+        ForgetsUndelivered,
+        LosesUndelivered,
     ],
 )
 def test_mutant_is_noticed(mutant: type[Cluster]) -> None:
