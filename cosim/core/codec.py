@@ -92,7 +92,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
-_DONE_PREFIX, _GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
+_DONE_PREFIX, GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
 LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
     _PREFIXES[FrameType.LEAD],
     _PREFIXES[FrameType.PASS],
@@ -161,7 +161,7 @@ def quick_done(data: bytes) -> Any:
 
 def quick_grant(data: bytes) -> Any:
     """The body of a GRANT as it comes nearly always; None for every other frame, and for what `decode` should judge."""
-    if data[:PREFIX_SIZE] != _GRANT_PREFIX or len(data) > QUICK_SIZE:
+    if data[:PREFIX_SIZE] != GRANT_PREFIX or len(data) > QUICK_SIZE:
         return None
     try:
         body = _unpackb(data[PREFIX_SIZE:], use_list=False)

@@ -418,10 +418,31 @@ class Kernel:
         `hurry` is asked between two events while messages wait to leave: True ends the grant there, so that those who get them
         may work at the same time. It changes how often is granted, never what is executed.
         """
+        self.stop = bound
+        self._leaving = 0
+        done, max_events = self._run(max_events, hurry)
+        heap = self._heap
+        self.current = None
+        next_event = heap[0][0] if heap else NEVER
+        if done:
+            self.end_time = max(self.end_time, self.now)
+        self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
+        self.events += done
+        outbox = self._outbox
+        batches: list[Batch] = []
+        if outbox:
+            batches = [
+                Batch(worker, *box) for worker, box in (sorted(outbox.items()) if len(outbox) > 1 else outbox.items())
+            ]
+            outbox.clear()
+        next_out = self._next_out(next_event) if self._reacting or self._promising else next_event
+        return Report(self.now, next_event, next_out, batches, done)
+
+    def _run(self, max_events: int, hurry: Callable[[], bool] | None) -> tuple[int, int]:
+        """Execute events up to `stop`; how many, and how many it might have been (`hurry` makes that less)."""
         heap, promised, pop = self._heap, self._promised, heappop
         instant, steps_of, first, first_steps = self._instant, self._steps, self._first, self._first_steps
-        self.stop = bound
-        self._leaving = done = 0
+        done = 0
         while True:  # not by its condition: the interpreter specialises only loops that jump back without one
             if not heap or heap[0][0] >= self.stop or done >= max_events:
                 break
@@ -466,22 +487,8 @@ class Kernel:
                 self._note_promise(node, kind >= 0)
             if hurry is not None and self._leaving and hurry():
                 max_events = done
-        self.current = None
         self._instant, self._first, self._first_steps = instant, first, first_steps
-        next_event = heap[0][0] if heap else NEVER
-        if done:
-            self.end_time = max(self.end_time, self.now)
-        self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
-        self.events += done
-        outbox = self._outbox
-        batches: list[Batch] = []
-        if outbox:
-            batches = [
-                Batch(worker, *box) for worker, box in (sorted(outbox.items()) if len(outbox) > 1 else outbox.items())
-            ]
-            outbox.clear()
-        next_out = self._next_out(next_event) if self._reacting or self._promising else next_event
-        return Report(self.now, next_event, next_out, batches, done)
+        return done, max_events
 
     def initial(self) -> tuple[int, int]:
         """(next_event, next_out) before the first grant."""

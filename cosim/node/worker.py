@@ -16,10 +16,12 @@ from typing import Any, Protocol
 import msgpack
 
 from cosim.core.codec import (
-    VERSION,
+    GRANT_PREFIX,
     LEAD_PREFIX,
     PASS_PREFIX,
     PREFIX_SIZE,
+    VERSION,
+    Frame,
     FrameType,
     WireError,
     decode,
@@ -175,40 +177,52 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLD)
 
     def _loop(self) -> int:
+        receive = self.socket.receive
         while True:
-            data = self.socket.receive()
+            data = receive()
             if data is None:
                 continue
-            quiet, grant = -1, quick_grant(data)
-            if grant is None:
-                prefix = data[:PREFIX_SIZE]
-                if prefix == LEAD_PREFIX:
-                    quiet, data = quick_pair(data) or decode(data).body
-                    grant = quick_grant(data)
-                elif prefix == PASS_PREFIX:
-                    quiet, worker, blob = quick_pass(data) or decode(data).body
-                    grant = self._seq + 1, quiet, ((worker, blob),)
-                if grant is None:
-                    frame = decode(data)
-                    grant = frame.body if frame.type is FrameType.GRANT else None
-            if grant is not None:
-                status = self._grant(*grant, quiet)
-                if status:
-                    return status
-            elif frame.type is FrameType.QUERY:
-                self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status(frame.body[1])))
-            elif frame.type is FrameType.BYE:
-                fault = self._unfit_counter()
-                if fault is not None:
-                    return self._fail(fault, "")
-                self.socket.send(encode(FrameType.BYE, frame.body[0], self._final()))
-                for node in self.nodes:
-                    node.stop()
-                return 0
+            prefix = data[:PREFIX_SIZE]
+            if prefix == LEAD_PREFIX:
+                quiet, data = quick_pair(data) or decode(data).body
+                status = self._grant(data, quiet)
+            elif prefix == PASS_PREFIX:
+                bound, worker, blob = quick_pass(data) or decode(data).body
+                status = self._execute(self._seq + 1, bound, ((worker, blob),), bound)
+            elif prefix == GRANT_PREFIX:
+                status = self._grant(data, -1)
             else:
-                raise WireError(f"a worker must get GRANT, QUERY or BYE, not {frame.type.name}")
+                status = self._other(decode(data))
+            if status >= 0:
+                return status
 
-    def _grant(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: int = -1) -> int:
+    def _other(self, frame: Frame) -> int:
+        """A frame that is no grant; returns the exit status, -1 to go on."""
+        if frame.type is FrameType.QUERY:
+            self.socket.send(encode(FrameType.STATUS, frame.body[0], self._status(frame.body[1])))
+            return -1
+        if frame.type is not FrameType.BYE:
+            raise WireError(f"a worker must get GRANT, QUERY or BYE, not {frame.type.name}")
+        fault = self._unfit_counter()
+        if fault is not None:
+            return self._fail(fault, "")
+        self.socket.send(encode(FrameType.BYE, frame.body[0], self._final()))
+        for node in self.nodes:
+            node.stop()
+        return 0
+
+    def _grant(self, data: bytes, quiet: int) -> int:
+        """Execute a GRANT frame; returns the exit status, -1 to go on."""
+        body = quick_grant(data)
+        if body is None:
+            frame = decode(data)
+            if frame.type is not FrameType.GRANT:
+                raise WireError(f"a LEAD must carry a GRANT, not {frame.type.name}")
+            body = frame.body
+        seq, bound, batches = body
+        return self._execute(seq, bound, batches, quiet)
+
+    def _execute(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: int) -> int:
         """Execute a grant and answer. With `quiet` >= 0 it comes with the baton: see `cosim.core.barrier`."""
         if seq:  # else it only delivers
             self._seq += 1
@@ -220,7 +234,7 @@ class Worker:
                 records = quick_records(blob)
                 kernel.take(unpack_records(blob) if records is None else records, worker, self._worker_of)
             if not seq:
-                return 0
+                return -1
             self._until = monotonic() + HURRY_S
             report = kernel.grant(bound, hurry=self._late)
             passed = (
@@ -237,7 +251,7 @@ class Worker:
             wrapped = ModelFault(name, now, f"{type(error).__name__}: {error}")
             return self._fail(wrapped, _traceback())
         self.socket.send(done if passed < 0 else encode(_PASSED, passed, done))
-        return 0
+        return -1
 
     def _late(self) -> bool:
         """Whether the grant at work has taken so long that what it has sent must not wait for its end."""

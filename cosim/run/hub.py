@@ -286,7 +286,7 @@ class Hub(Telling):
         if to not in self._lost:
             kept = self._blobs[to]
             self._blobs[to] = [kept.pop()]
-            for frame in self._granted(to, self.barrier.passed(to, bound, inputs), bound):
+            for frame in self._note_grant(to, self.barrier.passed(to, bound, inputs), bound):
                 self.journal.add(to, b"G", frame)
             self._blobs[to], self._arrival[to] = kept, arrival
         return to
@@ -302,7 +302,7 @@ class Hub(Telling):
         if self._baton is not None:
             return
         for worker, seq, bound in self.barrier.grants():
-            frames = self._granted(worker, seq, bound)
+            frames = self._note_grant(worker, seq, bound)
             for frame in frames:
                 self.journal.add(worker, b"G", frame)
             if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
@@ -311,7 +311,7 @@ class Hub(Telling):
             for frame in frames:
                 self._send(worker, frame)
 
-    def _granted(self, worker: int, seq: int, bound: int) -> list[bytes]:
+    def _note_grant(self, worker: int, seq: int, bound: int) -> list[bytes]:
         """Note a grant; its frames."""
         if worker in self._foreign:
             self._foreign[worker].granted(self._blobs[worker])

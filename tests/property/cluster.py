@@ -60,7 +60,9 @@ class Cluster:
             kernel = self.kernel(w, [self.nodes[i] for i in group], links, dict(enumerate(reactions)), back, Log)
             for i in group:
                 self.nodes[i].start(kernel)
-                self.logs[i] = kernel.digests[i]
+                log = kernel.digests[i]
+                assert isinstance(log, Log)
+                self.logs[i] = log
             self.kernels.append(kernel)
         self.inbox: list[list[tuple[int, list[RecordTuple]]]] = [[] for _ in placement]
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
