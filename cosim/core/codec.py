@@ -99,7 +99,7 @@ LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
     _PREFIXES[FrameType.PASSED],
 )
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
-_pack: Callable[[Any], bytes] = _packer.pack
+pack: Callable[[Any], bytes] = _packer.pack
 _unpackb = msgpack.unpackb
 QUICK_SIZE = 65_536
 """Frames and blobs up to so many bytes keep within every limit of `Limits` by their size alone: those on arrays too."""
@@ -107,8 +107,7 @@ QUICK_SIZE = 65_536
 
 def encode(type: FrameType, *body: Any) -> bytes:
     """The bytes of a frame; the caller gives the fields that `FrameType` lists."""
-    packed: bytes = _packer.pack(body)
-    return _PREFIXES[type] + packed
+    return _PREFIXES[type] + pack(body)
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> Frame:
@@ -264,7 +263,7 @@ def _brief(value: Any) -> str:
 
 def pack_records(records: Iterable[RecordTuple]) -> bytes:
     """The blob of a batch of messages."""
-    return _pack(records if type(records) is list else list(records))
+    return pack(records if type(records) is list else list(records))
 
 
 def unpack_records(blob: bytes, limits: Limits = LIMITS) -> tuple[Record, ...]:

@@ -63,7 +63,7 @@ class Hosted(Protocol):
         """What handles messages of a kind that come over a link: it is called with their fields, at `now`. Asked once."""
 
     def accept(self, result: Any) -> None:
-        """Take what a receiver returned, if that is not None."""
+        """Take what a receiver or timer returned, if that is not None."""
 
     def settle(self) -> int:
         """Run ready tasks until all wait; returns the number of steps taken."""
@@ -345,8 +345,8 @@ class Kernel:
         assert now + delay + end.latency >= NEVER, "the caller found one of the rules broken"
         raise ModelFault(name, now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send")
 
-    def at(self, node: int, time: int, fn: Callable[[], None]) -> Entry:
-        """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`."""
+    def at(self, node: int, time: int, fn: Callable[[], Any]) -> Entry:
+        """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`. The node gets what it returns."""
         if time < self.now:
             raise ModelFault(
                 self.nodes[node].name, self.now, f"timer must not lie in the past ({fmt(time)})", "bad-timer"
@@ -469,7 +469,9 @@ class Kernel:
                 if promised and node.id in promised:
                     floor = max(floor, promised[node.id])
                 self._floor = floor if floor > time else time
-                fields()
+                result = fields()
+                if result is not None:
+                    node.accept(result)
             steps = settle() + 1 if ready else 1
             if time != instant or steps > MAX_STEPS_AT_ONE_INSTANT:
                 instant, first, first_steps = time, node, steps

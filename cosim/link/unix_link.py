@@ -119,9 +119,21 @@ class FastHubSocket:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout: float) -> None:
+        peers, inbox = self._peers, self._inbox
         for fd, events in self._epoll.poll(timeout, _EVENTS):
-            peer = self._peers.get(fd)
+            peer = peers.get(fd)
             if peer is not None:
+                if events == _IN and peer.codec.whole:
+                    # One message in one piece: the common case of an answer to a grant.
+                    try:
+                        data = peer.socket.recv(_CHUNK, _NOW)
+                    except OSError:
+                        data = b""
+                    if len(data) > 2 and data[0] == 0 and data[1] == len(data) - 2:
+                        inbox.append((peer.name, data[2:]))
+                    else:
+                        self._feed(peer, data)
+                    continue
                 if events & _OUT:
                     self._flush(peer)
                 if events & (_IN | _GONE):
@@ -150,6 +162,9 @@ class FastHubSocket:
             return
         except OSError:
             data = b""
+        self._feed(peer, data)
+
+    def _feed(self, peer: _Peer, data: bytes) -> None:
         if not data:
             self._drop(peer)
             return

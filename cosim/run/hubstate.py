@@ -63,6 +63,7 @@ class HubState(ABC):
         self._foreign = self._foreign_workers(tokens or {}, stall_s)
         self._identity = [self._called(worker).encode() for worker in range(count)]
         self._worker = {identity: worker for worker, identity in enumerate(self._identity)}
+        self._usual = {name: worker for name, worker in self._worker.items() if worker not in self._foreign}
         self._pid: dict[int, int] = {}
         self._ready: set[int] = set()
         self._lost: set[int] = set()
