@@ -466,8 +466,8 @@ class Kernel:
                     node.accept(result)
             else:
                 floor = ~kind
-                if promised and node.id in promised:
-                    floor = max(floor, promised[node.id])
+                if promised:
+                    floor = max(floor, promised.get(node.id, 0))
                 self._floor = floor if floor > time else time
                 result = fields()
                 if result is not None:
