@@ -3,7 +3,6 @@ rows are in test_commonly_wrong_gic.py and test_commonly_wrong_its.py, those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -18,20 +17,11 @@ from nodes.software import gicv3, psci, smmute_driver
 from nodes.software.smmute_driver import Smmute
 from tests.machine.cpu_interface_bench import booted
 from tests.machine.kvm_doubles import GICD, Guest
-from tests.machine.kvm_rig import GuestPe, Machine
+from tests.machine.kvm_rig import GuestPe, Machine, run_guest
 
 GENERATIONS = ("3", "4.0", "4.1")
-Program = Callable[[Cpu, str, dict[str, Any]], Coroutine[Any, Any, None]]
 
 # -- hypervisor --------------------------------------------------------------------------------------------------------
-
-
-def run_guest(monkeypatch: pytest.MonkeyPatch, program: Program, pes: int = 2, **options: Any) -> Machine:
-    """Run `program` in place of the ipi test."""
-    monkeypatch.setitem(GuestPe.programs, "ipi", program)
-    machine = Machine(pes, **options)
-    machine.run(seconds(20))
-    return machine
 
 
 async def set_up(cpu: Cpu, log: list[str], *, vcpus: int = 2, eoimode: int = 0) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from cosim.api import ModelError, ms, seconds, us
+from cosim.api import ModelError, ms, us
 from nodes.arch.cpu import BOOT_ENTRY, Cpu
 from nodes.hypervisor.experiment import VSGI
 from nodes.hypervisor.kvm.vcpu import Mode
 from nodes.hypervisor.kvm.vgic_v4 import VmV4
 from nodes.software import gicv3, psci
-from tests.machine.kvm_rig import GuestPe, Machine
+from tests.machine.kvm_rig import Machine, run_guest
 
 PASSES = [f"PASS: gicv3: ipi: {name}: Interrupts received" for name in ("self", "target-list", "broadcast")]
 
@@ -139,16 +138,6 @@ def test_a_vm_has_as_many_vcpus_as_kvm_allows(vcpus: int) -> None:
 
 
 # -- guests of their own -------------------------------------------------------------------------------------------------
-
-Program = Callable[[Cpu, str, dict[str, Any]], Coroutine[Any, Any, None]]
-
-
-def run_guest(monkeypatch: pytest.MonkeyPatch, program: Program, pes: int = 2, **options: Any) -> Machine:
-    """Run `program` in place of the ipi test."""
-    monkeypatch.setitem(GuestPe.programs, "ipi", program)
-    machine = Machine(pes, **options)
-    machine.run(seconds(20))
-    return machine
 
 
 async def set_up(cpu: Cpu, log: list[str], name: str, *, nassgireq: bool = True) -> None:

@@ -22,7 +22,7 @@ from tests.machine.redistributor_bench import (
 
 ISENABLER, ICENABLER, ISPENDR, ICPENDR = (SGI_BASE + o for o in (0x100, 0x180, 0x200, 0x280))
 ISACTIVER, ICACTIVER, IPRIORITYR, ICFGR1 = (SGI_BASE + o for o in (0x300, 0x380, 0x400, 0xC04))
-IGROUPR, IGRPMODR, NSACR = (SGI_BASE + o for o in (0x80, 0xD00, 0xE00))
+IGROUPR = SGI_BASE + 0x80
 
 
 @pytest.mark.parametrize(
