@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -126,6 +127,11 @@ def result(run_dir: Path) -> dict[str, Any]:
     """The run's result.json."""
     content: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
     return content
+
+
+def total(got: dict[str, Any], counter: str) -> int:
+    """A counter summed over the redistributors."""
+    return sum(v for k, v in got["counters"].items() if re.fullmatch(rf"redistributor\d+\.{counter}", k))
 
 
 def children(pid: int) -> dict[int, str]:
