@@ -160,14 +160,7 @@ def test_rwp_is_one_until_the_pe_gave_back_what_was_disabled() -> None:
     gic.write(ISENABLER, 1)
     gic.write(ISPENDR, 1)
 
-    async def disable() -> tuple[int, int]:
-        bus = gic.its.bus
-        bus.post32(GICR + ICENABLER, 1)
-        first = await bus.read32(GICR + CTLR)
-        await gic.its.sleep(ns(20))
-        return first, await bus.read32(GICR + CTLR)
-
-    first, later = gic.run(disable())
+    first, later = gic.write_and_watch(ICENABLER, 1, CTLR, ns(20))
     assert first & 8 and not later & 8
     assert gic.take() == 1023
 
