@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nodes.arch.groups import config_of, edges_of, group_of, read_priorities, written_priorities
+from nodes.arch.waiters import Waiters
 
 IRM = 1 << 31
 AFFINITY = 0xFF_00FF_FFFF
@@ -59,7 +60,7 @@ class Spis:
         self._ns_access = [0, 0, 0, 0]  # by level of NSACR: SPIs that Non-secure software may reach
         self.sent: dict[int, Sent] = {}
         self.clearing: set[int] = set()
-        self._returned: list[tuple[set[int], Callable[[], None]]] = []
+        self._returned = Waiters()
 
     # -- state -----------------------------------------------------------------------------------------------------------
 
@@ -177,22 +178,11 @@ class Spis:
         self.clearing.discard(intid)
         self.sent.pop(intid, None)
         self.evaluate(intid)
-        free = []
-        for entry in self._returned:
-            entry[0].discard(intid)
-            if not entry[0]:
-                free.append(entry)
-        for entry in free:
-            self._returned.remove(entry)
-            entry[1]()
+        self._returned.over(intid)
 
     def after_clear(self, mask: int, done: Callable[[], None]) -> None:
         """Call `done` when every withdrawal of an SPI of the mask is acknowledged; at once if there is none."""
-        waiting = {intid for intid in self.clearing if mask >> intid & 1}
-        if waiting:
-            self._returned.append((waiting, done))
-        else:
-            done()
+        self._returned.after((intid for intid in self.clearing if mask >> intid & 1), done)
 
     # -- events ----------------------------------------------------------------------------------------------------------
 
