@@ -473,18 +473,16 @@ class Kernel:
                 if result is not None:
                     node.accept(result)
             steps = settle() + 1 if ready else 1
-            if time != instant or steps > MAX_STEPS_AT_ONE_INSTANT:
-                instant, first, first_steps = time, node, steps
+            if time != instant:
+                instant, first, first_steps, taken = time, node, steps, steps
                 if steps_of:
                     steps_of.clear()
-                if steps > MAX_STEPS_AT_ONE_INSTANT:
-                    self._refuse_loop(node)
             else:
                 if not steps_of and first is not None:
                     steps_of[first.id] = first_steps
                 taken = steps_of[node.id] = steps_of.get(node.id, 0) + steps
-                if taken > MAX_STEPS_AT_ONE_INSTANT:
-                    self._refuse_loop(node)
+            if taken > MAX_STEPS_AT_ONE_INSTANT:
+                self._refuse_loop(node)
             if promised and node.id in promised:
                 self._note_promise(node, kind >= 0)
             if hurry is not None and self._leaving and hurry():
