@@ -101,7 +101,7 @@ class Report(NamedTuple):
 
 
 Outlet = Callable[..., None]
-"""``send(kind, fields, delay=0)``: the way out over one link."""
+"""``send(kind, fields, delay=0, known=False)``: the way out over one link; `known`: the fields are plain, see `Kernel.outlet`."""
 
 Inlet = tuple[
     int,
@@ -233,7 +233,8 @@ class Kernel:
 
     def outlet(self, link: int) -> Outlet:
         """The way out over a link that starts at a node of this worker: ``send(kind, fields, delay=0)`` sends from that node at
-        its now + `delay` (ps); the message arrives after the link's latency.
+        its now + `delay` (ps); the message arrives after the link's latency. Fields that are `known` to be of the types int,
+        bytes, str, bool and None themselves need no look at each.
 
         The function raises ModelFault: not in an event of that node or a negative delay (rule "bad-send"); earlier than the
         node's reaction or its own promise allow (rule "broken-promise").
@@ -257,17 +258,18 @@ class Kernel:
         src, cell, tally, off, inlet = end.src, self._seq[end.src], self._tallies[link], self.off, self._inlets[link]
         heap, push, priorities, plain = self._heap, heappush, PRIORITIES, _PLAIN
 
-        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0, known: bool = False) -> None:
             time = self.now + delay
             if self.current is not source or time < self._floor or time >= latest:
                 self._refuse_send(link, delay)
             seq = cell[0]
             cell[0] = seq + 1
             tally[0] += 1
-            for value in fields:
-                if type(value) is not int and type(value) not in plain:
-                    fields = self._plain(src, fields)
-                    break
+            if not known:
+                for value in fields:
+                    if type(value) is not int and type(value) not in plain:
+                        fields = self._plain(src, fields)
+                        break
             if dst not in off:
                 push(heap, (time + latency, priorities[kind], src, seq, inlet, kind, fields))
 
@@ -279,17 +281,18 @@ class Kernel:
         src, cell, tally, outbox, plain = end.src, self._seq[end.src], self._tallies[link], self._outbox, _PLAIN
         reaction, back = self._reactions.get(end.dst, 0), self._returns.get(end.dst)
 
-        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0, known: bool = False) -> None:
             time = self.now + delay
             if self.current is not source or time < self._floor or time >= latest:
                 self._refuse_send(link, delay)
             seq = cell[0]
             cell[0] = seq + 1
             tally[0] += 1
-            for value in fields:
-                if type(value) is not int and type(value) not in plain:
-                    fields = self._plain(src, fields)
-                    break
+            if not known:
+                for value in fields:
+                    if type(value) is not int and type(value) not in plain:
+                        fields = self._plain(src, fields)
+                        break
             arrival = time + latency
             wake = arrival + reaction
             box = outbox.get(worker)

@@ -67,7 +67,7 @@ class Peer:
         self.attributes: dict[str, Any] = {}
         self.emit: Outlet = self._nowhere
 
-    def _nowhere(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0) -> None:
+    def _nowhere(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0, _known: bool = False) -> None:
         here = f"{self.port.node.name}.{self.port.name}"
         raise ModelError(f"no link leads from {here} to {self!r}: the topology has only the other direction")
 
