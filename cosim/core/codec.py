@@ -92,7 +92,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
-_DONE_PREFIX, GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
+DONE_PREFIX, GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
 LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
     _PREFIXES[FrameType.LEAD],
     _PREFIXES[FrameType.PASS],
@@ -134,7 +134,7 @@ def quick_done(data: bytes) -> Any:
 
     Beyond the shape it asks for now <= next_event <= next_out and arrival <= wake, so that one comparison does for many.
     """
-    if data[:PREFIX_SIZE] != _DONE_PREFIX or len(data) > QUICK_SIZE:
+    if data[:PREFIX_SIZE] != DONE_PREFIX or len(data) > QUICK_SIZE:
         return None
     try:
         body = _unpackb(data[PREFIX_SIZE:], use_list=False)

@@ -30,6 +30,7 @@ MAX_LEAVING_PER_GRANT = 2_048
 
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _POWER_OFF = POWER.Off.code
+_tuple: Any = tuple.__new__  # of a named tuple, without the call of a function that its own `__new__` is
 
 
 class ModelFault(Exception):
@@ -424,22 +425,25 @@ class Kernel:
         self.stop = bound
         self._leaving = 0
         done, max_events = self._run(max_events, hurry)
-        heap = self._heap
+        heap, stop = self._heap, self.stop
         self.current = None
         next_event = heap[0][0] if heap else NEVER
         if done:
-            self.end_time = max(self.end_time, self.now)
-        self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
+            self.end_time = self.now
+        if done >= max_events:
+            self.now = next_event if next_event < stop else stop
+        elif stop > self.now:
+            self.now = stop
         self.events += done
         outbox = self._outbox
         batches: list[Batch] = []
         if outbox:
-            batches = [
-                Batch(worker, *box) for worker, box in (sorted(outbox.items()) if len(outbox) > 1 else outbox.items())
-            ]
+            boxes = sorted(outbox.items()) if len(outbox) > 1 else outbox.items()
+            batches = [_tuple(Batch, (worker, *box)) for worker, box in boxes]
             outbox.clear()
         next_out = self._next_out(next_event) if self._reacting or self._promising else next_event
-        return Report(self.now, next_event, next_out, batches, done)
+        report: Report = _tuple(Report, (self.now, next_event, next_out, batches, done))
+        return report
 
     def _run(self, max_events: int, hurry: Callable[[], bool] | None) -> tuple[int, int]:
         """Execute events up to `stop`; how many, and how many it might have been (`hurry` makes that less)."""

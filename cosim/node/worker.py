@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgpack
 
 from cosim.core.codec import (
+    DONE_PREFIX,
     GRANT_PREFIX,
     LEAD_PREFIX,
     PASS_PREFIX,
@@ -26,6 +27,7 @@ from cosim.core.codec import (
     WireError,
     decode,
     encode,
+    pack,
     pack_records,
     quick_grant,
     quick_pair,
@@ -33,14 +35,14 @@ from cosim.core.codec import (
     quick_records,
     unpack_records,
 )
-from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
+from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, LinkEnd, ModelFault, Report
 from cosim.core.message import KINDS, RecordTuple
 from cosim.core.plan import WorkerPlan
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
 # Bound once: an attribute of an enum class costs a call each time.
-_DONE, _PASS, _PASSED = FrameType.DONE, FrameType.PASS, FrameType.PASSED
+_PASS, _PASSED = FrameType.PASS, FrameType.PASSED
 
 JOIN_TIMEOUT_MS = 120_000
 SIDE_BYTES = 4 << 20
@@ -122,6 +124,7 @@ class Worker:
         self._ends: dict[int, LinkEnd] = {}
         self._seq = 0
         self._until = 0.0  # when the grant at work has taken long
+        self._hurry = self._late
         # Of a link whose workers reach each other.
         self._pass_on: Callable[[str, bytes], bool] | None = getattr(socket, "pass_on", None)
 
@@ -236,7 +239,7 @@ class Worker:
             if not seq:
                 return -1
             self._until = monotonic() + HURRY_S
-            report = kernel.grant(bound, hurry=self._late)
+            report = kernel.grant(bound, MAX_EVENTS_PER_GRANT, self._hurry)
             passed = (
                 self._passed(quiet, report) if quiet >= 0 else -1
             )  # first: the next one works while this one answers
@@ -280,9 +283,8 @@ class Worker:
             else:
                 for first in range(0, len(records), BLOB_RECORDS):
                     batches.append((worker, arrival, wake, self._blob(records[first : first + BLOB_RECORDS])))
-        return encode(
-            _DONE, seq, now, next_event, next_out, events, batches, self._side() if self.kernel.noted else None
-        )
+        side = self._side() if self.kernel.noted else None
+        return DONE_PREFIX + pack((seq, now, next_event, next_out, events, batches, side))
 
     def _blob(self, records: list[RecordTuple]) -> bytes:
         try:
