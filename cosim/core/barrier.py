@@ -54,9 +54,9 @@ that x sends to. So x may make that grant itself, if it was told
     quiet(x) = min over w != x of min(base(w), earliest arrival of w's pending inputs)
 
 below which nobody else speaks and nothing else arrives. If x, having run, has sent to y alone, y may execute
-every event with t < min(quiet(x), next_out(x)), and with the same figure in place of quiet(y) go on from there:
-no more than its bound, since distances are positive. Meanwhile the hub grants nothing; it learns of each step
-by `passed`, which checks the bound, in the order in which the steps were taken.
+every event with t < min(quiet(x), next_out(x) + dist(x, y)): no more than its bound, since distances are
+positive. And y may go on like that, with quiet(y) = min(quiet(x), next_out(x)). Meanwhile the hub grants
+nothing; it learns of each step by `passed`, which checks the bound, in the order in which they were taken.
 
 *Trust.* A worker may be a foreign simulator. Each report is checked whole before any of it is believed; a
 breach is a `ProtocolViolation` that leaves the barrier as it was.
@@ -292,6 +292,10 @@ class Barrier:
             if self._slots[j].arrival < quiet:
                 quiet = self._slots[j].arrival
         return quiet
+
+    def distances(self, w: int) -> Sequence[int]:
+        """Least time (ps) from a send at worker w to an arrival at each worker."""
+        return self._between[w]
 
     def inputs(self, w: int) -> tuple[int, int]:
         """Earliest arrival and earliest wake (ps) of what waits for worker w."""

@@ -36,7 +36,7 @@ class FrameType(IntEnum):
     QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
     LEAD = 12  # quiet, a GRANT (bin)
-    PASS = 13  # bound, from worker, blob
+    PASS = 13  # bound, quiet, from worker, blob
     PASSED = 14  # bound, a DONE (bin)
 
 
@@ -77,7 +77,7 @@ _SHAPES = {
     FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
     FrameType.LEAD: "ib",
-    FrameType.PASS: "iib",
+    FrameType.PASS: "iiib",
     FrameType.PASSED: "ib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}
@@ -212,11 +212,11 @@ def quick_pass(data: bytes) -> Any:
     if len(data) > QUICK_SIZE:
         return None
     try:
-        body = bound, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
+        body = bound, quiet, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
     except (TypeError, ValueError, msgpack.UnpackException):
         return None
-    plain = type(bound) is type(worker) is int and type(blob) is bytes
-    return body if plain and 0 <= bound <= NEVER >= worker >= 0 else None
+    plain = type(bound) is type(quiet) is type(worker) is int and type(blob) is bytes
+    return body if plain and 0 <= bound <= NEVER >= quiet >= 0 <= worker <= NEVER else None
 
 
 def _refuse_prefix(data: bytes) -> NoReturn:

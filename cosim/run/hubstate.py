@@ -112,7 +112,8 @@ class HubState(ABC):
     def _plan_of(self, worker: int) -> bytes:
         """What its WELCOME carries."""
         number = self.served[worker]
-        return self.plan.worker_plan(number, dict(self._returns[number])).to_msgpack()
+        distances = self.barrier.distances(worker) if self._passes else ()
+        return self.plan.worker_plan(number, dict(self._returns[number]), distances).to_msgpack()
 
     def _figures(self) -> tuple[int, int, int]:
         """Events, grants and messages so far."""
