@@ -21,10 +21,10 @@ def test_one_operation_one_cwriter_write_and_one_sync_per_target(monkeypatch: py
     writes: list[int] = []
     write = rig.its[0].bank.write
 
-    def spy(offset: int, size: int, value: int, *, secure: bool = True) -> None:
+    def spy(offset: int, size: int, value: int, secure: bool = True) -> None:
         if offset == 0x88:
             writes.append(value)
-        write(offset, size, value, secure=secure)
+        write(offset, size, value, secure)
 
     monkeypatch.setattr(rig.its[0].bank, "write", spy)
     commands = [("INVALL", {"icid": n}) for n in (0, 1, 0)]
