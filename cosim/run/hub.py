@@ -318,13 +318,14 @@ class Hub(Telling):
             return
         for worker, seq, bound in grants:
             frames = self._note_grant(worker, seq, bound)
-            for frame in frames:
-                self.journal.add(worker, b"G", frame)
+            sent = frames
             if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
                 self._baton = worker
-                frames[-1] = encode(_LEAD, quiet, frames[-1])
-            for frame in frames:
+                sent = [*frames[:-1], encode(_LEAD, quiet, frames[-1])]
+            for frame in sent:
                 self._send(worker, frame)
+            for frame in frames:
+                self.journal.add(worker, b"G", frame)
 
     def _note_grant(self, worker: int, seq: int, bound: int) -> list[bytes]:
         """Note a grant; its frames."""

@@ -72,7 +72,7 @@ class HubState(ABC):
         self._next = [0] * count
         self._now = [0] * count
         self._granted_at: dict[int, float] = {}
-        self._passes = self.passing and getattr(link, "passes", False)
+        self._passes = self.passing and count > 1 and getattr(link, "passes", False)
         self._baton: int | None = None  # the worker that has it, as far as is known
         self._early: dict[int, deque[tuple[tuple[Any, ...], bytes, int]]] = {}  # answers before those that they follow
         self._stalled: set[int] = set()
