@@ -110,7 +110,11 @@ def render(results: dict[str, Any]) -> str:
     if runs:
         parts += ["## Whole runs of RD-N2-Cfg1\n", _machine(runs), _runs_table(runs["rows"])]
     if limits := results.get("limits"):
-        parts += ["## Where the time of a hop goes\n", _machine(limits), _limits(limits, bench["rows"] if bench else [])]
+        parts += [
+            "## Where the time of a hop goes\n",
+            _machine(limits),
+            _limits(limits, bench["rows"] if bench else []),
+        ]
         if "bare" in limits:
             parts += [BARE, _bare(limits, bench["rows"] if bench else [], peers)]
     parts.append("## Beside HELICS, mosaik and SimPy\n")
@@ -210,10 +214,10 @@ def _limits(limits: dict[str, Any], bench: list[Row]) -> str:
         if (row["name"], row["nodes"], row["workers"], row["link"]) == ("pingpong", 2, "per-node", "fast"):
             rows.append(["measured: the workers grant each other", f"{1e6 / row['rate']:.0f} µs", number(row["ratio"])])
     text = (
-        "A ping-pong round trip between two nodes in processes of their own is two grants. By way of the hub it is four hops, each\n"
-        "handled once: that is what every step of several workers is made of. What such a step takes beyond the sum is what the\n"
-        "interpreter loses when another process had the core in between: two to three times the time of warm caches. Where one\n"
-        "worker runs at a time, as here, workers grant each other: two hops, and the hub works beside the round trip, not in it.\n"
+        "A ping-pong round trip between two nodes in processes of their own is two grants. By way of the hub it is four hops,\n"
+        "each handled once: that is what every step of several workers is made of. What such a step takes beyond the sum is what\n"
+        "the interpreter loses when another process had the core in between: two to three times the time of warm caches. Where\n"
+        "one worker runs at a time, as here, workers grant each other: two hops, and the hub works beside the round trip.\n"
     )
     gains = ", ".join(f"{row['what']} {row['gain']:.2f}" for row in limits["compiled"])
     tried = (
