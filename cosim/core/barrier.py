@@ -48,15 +48,8 @@ arrival). base(w) >= need(w) >= need(x) for every w, and every distance is posit
 is granted, if its need is below the end of the run. Nothing running and nobody granted therefore means that
 the run is over; `Barrier.idle` says so, and a model that still waits for something has deadlocked by itself.
 
-*The baton.* Where exactly one worker x runs and nobody else may, the next grant is mostly that of the worker
-that x sends to. So x may make that grant itself, if it was told
-
-    quiet(x) = min over w != x of min(base(w), earliest arrival of w's pending inputs)
-
-below which nobody else speaks and nothing else arrives. If x, having run, has sent to y alone, y may execute
-every event with t < min(quiet(x), next_out(x) + dist(x, y)): no more than its bound, since distances are
-positive. And y may go on like that, with quiet(y) = min(quiet(x), next_out(x)). Meanwhile the hub grants
-nothing; it learns of each step by `passed`, which checks the bound, in the order in which they were taken.
+*The baton.* Where exactly one worker runs, it may make the next grant itself: `cosim.core.baton`. The hub learns of
+each step by `passed`, which checks the bound, in the order in which they were taken.
 
 *Trust.* A worker may be a foreign simulator. Each report is checked whole before any of it is believed; a
 breach is a `ProtocolViolation` that leaves the barrier as it was.
@@ -73,6 +66,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from cosim.core.baton import Quiet
 from cosim.core.time import NEVER
 from cosim.core.waits import Wait, chain
 
@@ -279,19 +273,19 @@ class Barrier:
             self._assert_live()
         return granted
 
-    def quiet(self, w: int) -> int | None:
-        """If worker w is the only one that runs, the time (ps) below which no other speaks and nothing else arrives; else
-        None. To be asked when `grants` has just been."""
+    def quiet(self, w: int) -> Quiet | None:
+        """What the only worker that runs may know of the others; None if there are more. To be asked when `grants` has just
+        been."""
         if len(self._running) != 1 or w not in self._running:
             return None
-        quiet = self._caps[w]
-        for base, j in self._order[:2]:
-            if j != w and base < quiet:
-                quiet = base
+        waiting = self._caps[w]
         for j in self._pending:
-            if self._slots[j].arrival < quiet:
-                quiet = self._slots[j].arrival
-        return quiet
+            if self._slots[j].arrival < waiting:
+                waiting = self._slots[j].arrival
+        others = [(base, j) for base, j in self._order[:3] if j != w and base < waiting]
+        if not others:
+            return Quiet(waiting, w, waiting)
+        return Quiet(*others[0], others[1][0] if len(others) > 1 else waiting)
 
     def distances(self, w: int) -> Sequence[int]:
         """Least time (ps) from a send at worker w to an arrival at each worker."""

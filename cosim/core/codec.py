@@ -35,8 +35,8 @@ class FrameType(IntEnum):
     REFUSED = 9  # code, what
     QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
-    LEAD = 12  # quiet, a GRANT (bin)
-    PASS = 13  # bound, quiet, from worker, blob
+    LEAD = 12  # quiet (three fields), a GRANT (bin)
+    PASS = 13  # quiet (three fields), bound, from worker, blob
     PASSED = 14  # bound, a DONE (bin)
 
 
@@ -76,8 +76,8 @@ _SHAPES = {
     FrameType.REFUSED: "ss",
     FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
-    FrameType.LEAD: "ib",
-    FrameType.PASS: "iiib",
+    FrameType.LEAD: "iiib",
+    FrameType.PASS: "iiiiib",
     FrameType.PASSED: "ib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}
@@ -98,6 +98,7 @@ LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
     _PREFIXES[FrameType.PASS],
     _PREFIXES[FrameType.PASSED],
 )
+_OWN_SIZES = {_PREFIXES[t]: len(_SHAPES[t]) for t in (FrameType.LEAD, FrameType.PASS, FrameType.PASSED)}
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 pack: Callable[[Any], bytes] = _packer.pack
 _unpackb = msgpack.unpackb
@@ -196,27 +197,22 @@ def quick_records(blob: bytes) -> Sequence[RecordTuple] | None:
     return body
 
 
-def quick_pair(data: bytes) -> Any:
-    """The body of a LEAD or PASSED of our own workers: a time and a frame. None for what `decode` should judge."""
-    if len(data) > QUICK_SIZE:
+def quick_own(data: bytes) -> Any:
+    """The body of a LEAD, PASS or PASSED, which only our own workers and hub exchange: times and numbers, and bytes at the end.
+    None for what `decode` should judge."""
+    shape = _OWN_SIZES.get(data[:PREFIX_SIZE])
+    if shape is None or len(data) > QUICK_SIZE:
         return None
     try:
-        body = time, frame = _unpackb(data[PREFIX_SIZE:], use_list=False)
-    except (TypeError, ValueError, msgpack.UnpackException):
+        body = _unpackb(data[PREFIX_SIZE:], use_list=False)
+    except (ValueError, msgpack.UnpackException):
         return None
-    return body if type(time) is int and 0 <= time <= NEVER and type(frame) is bytes else None
-
-
-def quick_pass(data: bytes) -> Any:
-    """The body of a PASS as it comes nearly always; None for what `decode` should judge."""
-    if len(data) > QUICK_SIZE:
+    if type(body) is not tuple or len(body) != shape or type(body[-1]) is not bytes:
         return None
-    try:
-        body = bound, quiet, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
-    except (TypeError, ValueError, msgpack.UnpackException):
-        return None
-    plain = type(bound) is type(quiet) is type(worker) is int and type(blob) is bytes
-    return body if plain and 0 <= bound <= NEVER >= quiet >= 0 <= worker <= NEVER else None
+    for value in body[:-1]:
+        if type(value) is not int or not 0 <= value <= NEVER:
+            return None
+    return body
 
 
 def _refuse_prefix(data: bytes) -> NoReturn:

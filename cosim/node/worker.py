@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgpack
 
+from cosim.core.baton import Quiet
 from cosim.core.codec import (
     DONE_PREFIX,
     GRANT_PREFIX,
@@ -30,8 +31,7 @@ from cosim.core.codec import (
     pack,
     pack_records,
     quick_grant,
-    quick_pair,
-    quick_pass,
+    quick_own,
     quick_records,
     unpack_records,
 )
@@ -189,13 +189,13 @@ class Worker:
                 continue
             prefix = data[:PREFIX_SIZE]
             if prefix == LEAD_PREFIX:
-                quiet, data = quick_pair(data) or decode(data).body
-                status = self._grant(data, quiet)
+                *quiet, data = quick_own(data) or decode(data).body
+                status = self._grant(data, Quiet(*quiet))
             elif prefix == PASS_PREFIX:
-                bound, quiet, worker, blob = quick_pass(data) or decode(data).body
-                status = self._execute(self._seq + 1, bound, ((worker, blob),), quiet)
+                *quiet, bound, worker, blob = quick_own(data) or decode(data).body
+                status = self._execute(self._seq + 1, bound, ((worker, blob),), Quiet(*quiet))
             elif prefix == GRANT_PREFIX:
-                status = self._grant(data, -1)
+                status = self._grant(data, None)
             else:
                 status = self._other(decode(data))
             if status >= 0:
@@ -216,7 +216,7 @@ class Worker:
             node.stop()
         return 0
 
-    def _grant(self, data: bytes, quiet: int) -> int:
+    def _grant(self, data: bytes, quiet: Quiet | None) -> int:
         """Execute a GRANT frame; returns the exit status, -1 to go on."""
         body = quick_grant(data)
         if body is None:
@@ -227,8 +227,8 @@ class Worker:
         seq, bound, batches = body
         return self._execute(seq, bound, batches, quiet)
 
-    def _execute(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: int) -> int:
-        """Execute a grant and answer. With `quiet` >= 0 it comes with the baton: see `cosim.core.barrier`."""
+    def _execute(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: Quiet | None) -> int:
+        """Execute a grant and answer. With `quiet` it comes with the baton: see `cosim.core.barrier`."""
         if seq:  # else it only delivers
             self._seq += 1
         if seq not in (0, self._seq):
@@ -243,7 +243,7 @@ class Worker:
             self._until = monotonic() + HURRY_S
             report = kernel.grant(bound, MAX_EVENTS_PER_GRANT, self._hurry)
             # Passed on first: the next one works while this one answers.
-            passed, packed = self._passed(quiet, report) if quiet >= 0 else (-1, None)
+            passed, packed = self._passed(quiet, report) if quiet is not None else (-1, None)
             done = self._done(seq, report, packed)
         except ModelFault as fault:
             return self._fail(fault, _traceback())
@@ -261,18 +261,19 @@ class Worker:
         """Whether the grant at work has taken so long that what it has sent must not wait for its end."""
         return monotonic() > self._until
 
-    def _passed(self, quiet: int, report: Report) -> tuple[int, bytes | None]:
+    def _passed(self, quiet: Quiet, report: Report) -> tuple[int, bytes | None]:
         """Grant the only worker that is sent to, directly, up to where that is safe: that bound in ps, -1 if it was not done; and
         the batch, if it was packed for that."""
         if len(report.batches) != 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
             return -1, None
         worker, arrival, _wake, records = report.batches[0]
         next_out = report.next_out
-        bound = min(quiet, next_out + self._reach.get(worker, 0))
+        bound = min(quiet.without(worker), next_out + self._reach.get(worker, 0))
         if arrival >= bound or len(records) > PASS_RECORDS:
             return -1, None
         blob = self._blob(records)
-        frame = PASS_PREFIX + pack((bound, quiet if quiet < next_out else next_out, self.kernel.worker, blob))
+        own = self.kernel.worker
+        frame = PASS_PREFIX + pack((*quiet.after(own, next_out, worker), bound, own, blob))
         return bound if len(blob) <= PASS_BYTES and self._pass_on(f"w{worker}", frame) else -1, blob
 
     def _done(self, seq: int, report: Report, blob: bytes | None) -> bytes:

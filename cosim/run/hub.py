@@ -36,7 +36,7 @@ from cosim.core.codec import (
     decode,
     encode,
     quick_done,
-    quick_pair,
+    quick_own,
 )
 from cosim.core.time import NEVER
 from cosim.link.base import LinkClosed
@@ -158,7 +158,7 @@ class Hub(Telling):
             passed, body = -1, None
             if worker not in self._foreign:
                 if data[:PREFIX_SIZE] == PASSED_PREFIX:
-                    passed, data = quick_pair(data) or decode(data).body
+                    passed, data = quick_own(data) or decode(data).body
                 body = quick_done(data)
             if body is None:
                 frame = decode(data)
@@ -321,7 +321,7 @@ class Hub(Telling):
             sent = frames
             if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
                 self._baton = worker
-                sent = [*frames[:-1], encode(_LEAD, quiet, frames[-1])]
+                sent = [*frames[:-1], encode(_LEAD, *quiet, frames[-1])]
             for frame in sent:
                 self._send(worker, frame)
             for frame in frames:

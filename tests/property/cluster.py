@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cosim.core.barrier import Barrier, Grant, Out
+from cosim.core.baton import Quiet
 from cosim.core.bounds import Distances
 from cosim.core.digest import NodeDigest
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, LinkEnd, Report
@@ -68,7 +69,7 @@ class Cluster:
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
         self.told: dict[int, int] = {}
         self.baton: int | None = None
-        self.quiet = 0
+        self.quiet = Quiet(0, 0, 0)
         self.granted = 0
 
     # -- mutants replace these -----------------------------------------------------------------------------
@@ -87,11 +88,11 @@ class Cluster:
 
     def pass_bound(self, w: int, to: int, report: Report) -> int:
         """How far a worker that has the baton may grant the next one."""
-        return min(self.quiet, report.next_out + self.barrier.distances(w)[to])
+        return min(self.quiet.without(to), report.next_out + self.barrier.distances(w)[to])
 
-    def pass_quiet(self, report: Report) -> int:
-        """What the next one may take for `quiet`."""
-        return min(self.quiet, report.next_out)
+    def pass_quiet(self, w: int, to: int, report: Report) -> Quiet:
+        """What the next one may know of the others."""
+        return self.quiet.after(w, report.next_out, to)
 
     def inputs(self, w: int) -> tuple[int, int]:
         """What waits for a worker that is granted by another."""
@@ -142,7 +143,7 @@ class Cluster:
             if report.batches[0].arrival < bound:
                 seq = self.barrier.passed(to, bound, kept)
                 self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), [(w, report.batches[0].records)])
-                self.baton, self.quiet = to, self.pass_quiet(report)
+                self.baton, self.quiet = to, self.pass_quiet(w, to, report)
                 self.granted += 1
                 return report
         if self.baton == w:

@@ -12,6 +12,7 @@ from operator import itemgetter
 import pytest
 
 from cosim.core.barrier import Barrier, Grant, ProtocolViolation
+from cosim.core.baton import Quiet
 from cosim.core.bounds import Distances
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, ModelFault, Report
 from cosim.core.message import Record
@@ -168,7 +169,7 @@ class PassesTooFar(Cluster):
             return self._grant(w, bound).seq
 
     def pass_bound(self, w: int, to: int, report: Report) -> int:
-        return self.quiet
+        return self.quiet.without(to)
 
 
 class PassesItsQuiet(Cluster):
@@ -181,8 +182,22 @@ class PassesItsQuiet(Cluster):
             self._check.discard(w)
             return self._grant(w, bound).seq
 
-    def pass_quiet(self, report: Report) -> int:
-        return self.quiet
+    def pass_quiet(self, w: int, to: int, report: Report) -> Quiet:
+        return self.quiet.after(w, NEVER, to)
+
+
+class LeavesOutTwo(Cluster):
+    """Leaves out the one that would speak first, whoever gets the baton."""
+
+    class barrier_type(Barrier):
+        """Does not look at the bound."""
+
+        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+            self._check.discard(w)
+            return self._grant(w, bound).seq
+
+    def pass_bound(self, w: int, to: int, report: Report) -> int:
+        return min(self.quiet.then, report.next_out + self.barrier.distances(w)[to])
 
 
 class ForgetsUndelivered(Cluster):
@@ -191,7 +206,7 @@ class ForgetsUndelivered(Cluster):
     class barrier_type(Barrier):
         """Knows the words of the others only, and takes every bound."""
 
-        def quiet(self, w: int) -> int | None:
+        def quiet(self, w: int) -> Quiet | None:
             pending, self._pending = self._pending, set()
             try:
                 return super().quiet(w)
@@ -244,6 +259,7 @@ def test_the_rule_itself_survives_the_budget() -> None:
         OverlooksTheBlocked,
         PassesTooFar,
         PassesItsQuiet,
+        LeavesOutTwo,
         ForgetsUndelivered,
         LosesUndelivered,
     ],
