@@ -305,7 +305,7 @@ def test_quiet_is_asked_of_one_who_runs_alone() -> None:
 
 
 def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
-    """It has the next number and its bound; nobody is granted beside it by mistake; its answer is taken; the next can pass again."""
+    """It has the next number and its bound, its answer is taken, and the one who got it can pass one again."""
     barrier = running(PAIR, (0, 0), (NEVER, NEVER))
     barrier.report(0, 1, 5, 30, 30, [Out(1, 15, 15)])
     assert barrier.passed(1, 30, NOTHING) == 1
