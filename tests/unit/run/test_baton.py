@@ -17,7 +17,7 @@ from cosim.run.hosthub import HostHub
 from cosim.run.hub import Hub
 from cosim.run.roothub import RootHub
 
-EXTERNAL = {"wall_limit_ms": None, "wait_ms": 1000, "ports": {}, "kinds": []}
+EXTERNAL: dict[str, Any] = {"wall_limit_ms": None, "wait_ms": 1000, "ports": {}, "kinds": []}
 IDLE = (NEVER, NEVER)
 
 
@@ -90,7 +90,7 @@ class Rig:
 
 def heard(worker: MemorySocket, most: int = 100) -> list[Frame]:
     """The frames that wait for a worker."""
-    found = []
+    found: list[Frame] = []
     while len(found) < most and (data := worker.receive(0)) is not None:
         found.append(decode(data))
     return found
