@@ -196,6 +196,126 @@ def test_a_stranger_on_the_socket_is_refused(noise: bytes, tmp_path: Path) -> No
     rig.close()
 
 
+PASSING = ["fast-fast"]
+"""Links whose workers reach each other."""
+HUBS = {"fast"}
+
+
+@pytest.fixture(params=PASSING)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Any, Any]]:
+    """A rig with two workers that the hub has heard of."""
+    made = Rig(request.param, tmp_path_factory.mktemp("k"))
+    assert made.hub.passes
+    workers = []
+    for name in ("w0", "w1"):
+        workers.append(made.worker(name))
+        workers[-1].send(b"here")
+        assert made.get() == [(name.encode(), b"here")]
+    yield made, *workers
+    made.close()
+
+
+def pass_on(worker: Any, name: str, frame: bytes) -> bool:
+    """Pass a frame on; a connection may have to be made first."""
+    deadline = time.monotonic() + 20
+    while not worker.pass_on(name, frame):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_a_frame_that_is_passed_on_reaches_that_worker_alone(pair: tuple[Rig, Any, Any]) -> None:
+    """Each way, in order, whole; the hub and others see nothing of it."""
+    rig, a, b = pair
+    frames = [b"", b"x", bytes(range(256)) * 64]
+    for source, name, destination in ((a, "w1", b), (b, "w0", a), (a, "w1", b)):
+        assert [pass_on(source, name, frame) for frame in frames] == [True] * 3
+        assert [destination.receive(5000) for _ in frames] == frames
+        assert source.receive(10) is None
+    rig.hub.wait(10)
+    assert rig.hub.receive() is None
+
+
+def test_nothing_is_passed_on_to_a_stranger_or_to_one_who_went(pair: tuple[Rig, Any, Any]) -> None:
+    """False, at once and for ever, for a name that no worker has, and for a worker that has closed."""
+    rig, a, b = pair
+    assert not a.pass_on("w7", b"x")
+    assert not a.pass_on("w7", b"x")
+    assert pass_on(a, "w1", b"x")
+    assert b.receive(5000) == b"x"
+    b.close()
+    rig.workers.remove(b)
+    deadline = time.monotonic() + 20
+    while a.pass_on("w1", b"y"):
+        assert time.monotonic() < deadline, "what is passed on to one who went must not be lost again and again"
+        time.sleep(0.01)
+
+
+def test_of_a_hubs_frame_and_one_that_was_passed_on_the_hubs_is_first(pair: tuple[Rig, Any, Any]) -> None:
+    """Both are there when the worker looks: BYE and QUERY need not wait for a baton that goes round and round."""
+    rig, a, b = pair
+    for _ in range(3):
+        assert pass_on(a, "w1", b"passed")
+        rig.hub.send(b"w1", b"from the hub")
+        rig.hub.wait(0)
+        time.sleep(0.1)
+        assert [b.receive(5000), b.receive(5000)] == [b"from the hub", b"passed"]
+
+
+def test_the_way_between_workers_is_removed(pair: tuple[Rig, Any, Any]) -> None:
+    """A worker's own socket is in the hub's folder under its name, and goes with it."""
+    rig, a, b = pair
+    folder = Path(rig.endpoint.removeprefix("ipc://")).parent
+    assert sorted(file.name for file in folder.iterdir()) == ["hub", "hub.w0", "hub.w1"]
+    assert pass_on(a, "w1", b"x")
+    for worker in (a, b):
+        worker.close()
+    rig.workers = []
+    assert [file.name for file in folder.iterdir()] == ["hub"]
+
+
+def test_a_worker_without_a_way_of_its_own_works(tmp_path: Path) -> None:
+    """Where the path of its own socket is too long for an address, or somebody has that name, the hub does it all."""
+    long = tmp_path / ("x" * (100 - len(str(tmp_path))))
+    long.mkdir()
+    for kind in PASSING:
+        rig = Rig(kind, long)
+        a, b = rig.worker("w0"), rig.worker("a-worker-with-a-long-name")
+        for worker in (a, b):
+            worker.send(b"here")
+        assert len(rig.get(2)) == 2
+        assert not a.pass_on("a-worker-with-a-long-name", b"x")
+        rig.hub.send(b"a-worker-with-a-long-name", b"from the hub")
+        assert pump(rig, b) == b"from the hub"
+        rig.close()
+
+
+def test_a_worker_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    """When the other's queue is full, False: nothing blocks, nothing is lost, and it goes on when there is room."""
+    rig = Rig("fast-fast", tmp_path)
+    a, b = rig.worker("w0"), rig.worker("w1")
+    frames = []
+    while len(frames) < 100_000 and a.pass_on("w1", frame := len(frames).to_bytes(1000, "big")):
+        frames.append(frame)
+    assert 0 < len(frames) < 100_000
+    assert [b.receive(5000) for _ in frames] == frames
+    assert a.pass_on("w1", b"again") and b.receive(5000) == b"again"
+    rig.close()
+
+
+def test_only_links_of_one_host_say_that_workers_reach_each_other(tmp_path: Path) -> None:
+    """Within a process there is no such thing, and over tcp no way past the hub."""
+    for kind in PAIRS:
+        (tmp_path / kind).mkdir()
+        rig = Rig(kind, tmp_path / kind)
+        assert bool(getattr(rig.hub, "passes", False)) == (kind.partition("-")[0] in HUBS)
+        worker = rig.worker("w0")
+        if kind in ("memory", "tcp-tcp"):
+            assert getattr(worker, "pass_on", None) is None or not worker.pass_on("w0", b"x")
+        rig.close()
+
+
 def test_a_long_socket_path_is_refused_with_advice() -> None:
     """A path that does not fit a socket address says so and what to do."""
     for make in (HubSocket, FastHubSocket):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cosim.core.codec import Frame, FrameType, WireError, decode, encode, pack_records, unpack_records
+from cosim.core.codec import Frame, FrameType, decode, encode, pack_records, unpack_records
 from cosim.core.plan import LinkPlan, NodePlan, Plan
 from cosim.core.time import NEVER
 from cosim.node import worker as worker_module
