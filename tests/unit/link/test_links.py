@@ -295,7 +295,7 @@ def test_a_worker_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
     """When the other's queue is full, False: nothing blocks, nothing is lost, and it goes on when there is room."""
     rig = Rig("fast-fast", tmp_path)
     a, b = rig.worker("w0"), rig.worker("w1")
-    frames = []
+    frames: list[bytes] = []
     while len(frames) < 100_000 and a.pass_on("w1", frame := len(frames).to_bytes(1000, "big")):
         frames.append(frame)
     assert 0 < len(frames) < 100_000
