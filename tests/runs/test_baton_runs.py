@@ -24,7 +24,7 @@ from cosim.run.hub_main import open_hub
 from tests.support.processes import is_running
 from tests.support.runs import ROOT, children, cosim, environment, result, ring, start, up, wait_running
 
-LINKS = ["ipc"]
+LINKS = ["ipc", "zmq+ipc"]
 ENDLESS = ("--set", "rounds=100000000")
 LIVENESS_S = 5.0
 

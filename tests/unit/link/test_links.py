@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Rig:
         else:
             hub, worker = kind.split("-")
             self.hub = {"zmq": HubSocket, "fast": FastHubSocket}[hub](self.endpoint)
-            make = {"zmq": WorkerSocket, "fast": FastWorkerSocket}[worker]
+            make: Callable[..., Any] = {"zmq": partial(WorkerSocket, peers=True), "fast": FastWorkerSocket}[worker]
             self._worker = lambda name: make(self.endpoint, name)
         self.workers: list[Any] = []
 
@@ -196,9 +197,9 @@ def test_a_stranger_on_the_socket_is_refused(noise: bytes, tmp_path: Path) -> No
     rig.close()
 
 
-PASSING = ["fast-fast"]
+PASSING = ["fast-fast", "zmq-zmq"]
 """Links whose workers reach each other."""
-HUBS = {"fast"}
+HUBS = {"fast", "zmq"}
 
 
 @pytest.fixture(params=PASSING)
