@@ -8,20 +8,14 @@ requester ID: QEMU's device `edu`, of which only the MSI capability is used. Non
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
-from cosim.attach.qemu_wire import Gdb, QemuError, Qmp, QTest
+from cosim.attach.qemu_process import ANSWER_S, BINARY, QemuProcess, version
+from cosim.attach.qemu_wire import Gdb, QemuError
 
 __all__ = [
+    "BINARY",
     "GICD",
     "GICR",
     "GITS",
@@ -34,14 +28,6 @@ __all__ = [
     "encoding",
     "version",
 ]
-
-BINARY = "qemu-system-aarch64"
-PACKAGE = "Debian package qemu-system-arm"
-_SLICE_S = 0.25
-START_S = 30.0
-"""Wall-clock limit of QEMU's start."""
-ANSWER_S = 20.0
-"""Wall-clock limit of one answer, unless another one is given."""
 
 MIB = 1 << 20
 GICD, GITS, GICR, RAM = 0x0800_0000, 0x0808_0000, 0x080A_0000, 0x4000_0000
@@ -83,40 +69,6 @@ def encoding(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
     return op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 
 
-def version(binary: str = BINARY) -> str:
-    """What `binary` says about itself, such as ``QEMU emulator version 7.2.22 (...)``. Raises QemuError."""
-    try:
-        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=START_S)
-    except FileNotFoundError:
-        raise QemuError(f"{binary} must be installed ({PACKAGE}), but was not found") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise QemuError(f"{binary} must tell its version: {error}") from None
-    first = done.stdout.partition("\n")[0]
-    if done.returncode or "QEMU" not in first:
-        said = (first or done.stderr).strip() or "nothing"
-        raise QemuError(f"{binary} must be QEMU for AArch64 ({PACKAGE}); asked for its version it said {said}")
-    return first
-
-
-def _die_with(parent: int) -> None:
-    """In the child: end when the parent ends, however it ends (PR_SET_PDEATHSIG, prctl(2))."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(str(path))
-    except OSError:
-        listener.close()
-        raise
-    listener.listen(1)
-    listener.settimeout(_SLICE_S)
-    return listener
-
-
 class QemuGic:
     """One QEMU process; close it.
 
@@ -153,10 +105,8 @@ class QemuGic:
         self._code: dict[tuple[int, ...], int] = {}
         self._free = self._scratch
         self._virtual = [False] * cpus
-        self._binary, self._answer_s = binary, answer_s
-        self._output = tempfile.TemporaryFile()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._sockets: list[socket.socket] = []
+        self._process = QemuProcess(self._machine(), binary=binary, answer_s=answer_s)
+        self._qtest, self._gdb = self._process.qtest, self._process.gdb
         try:
             self._start()
         except BaseException:
@@ -178,87 +128,27 @@ class QemuGic:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def _command(self, folder: Path) -> list[str]:
+    def _machine(self) -> list[str]:
         virtualization = "on" if self.gic_version == "4.0" else "off"
-        command = [
-            self._binary, "-no-user-config", "-nodefaults", "-display", "none", "-S",
+        words = [
             "-accel", "tcg,thread=single,tb-size=8", "-cpu", "cortex-a57",
             "-machine", f"virt,gic-version={self.gic_version[0]},its=on,virtualization={virtualization}",
             "-smp", str(self.cpus), "-m", f"{self.ram_size // MIB + 1}M",
-            "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null", "-qmp", f"unix:{folder}/qmp",
-            "-chardev", f"socket,id=gdb,path={folder}/gdb", "-gdb", "chardev:gdb",
         ]  # fmt: skip
         for device_id in self.device_ids:
-            command += ["-device", f"edu,addr={device_id >> 3:#x}.0"]
-        return command
+            words += ["-device", f"edu,addr={device_id >> 3:#x}.0"]
+        return words
 
     def _start(self) -> None:
-        with tempfile.TemporaryDirectory(
-            prefix="cosim-qemu-"
-        ) as name:  # of the sockets, which need no names afterwards
-            qtest, qmp, gdb = self._connect(Path(name))
-        self._qtest = QTest(qtest)
         try:
-            self._qmp = Qmp(qmp)
-            self._gdb = Gdb(gdb)
             self._gic = self._find("child<arm-gicv3>")
-            self._qtest.command(f"memset {RAM:#x} {DEVICE_TREE:#x} 0x0")
+            self._qtest.fill_zero(RAM, DEVICE_TREE)
             self._set_up()
         except QemuError as error:
-            raise self._blame(error) from None
-
-    def _connect(self, folder: Path) -> list[socket.socket]:
-        """Start the process, which connects to three sockets of ours."""
-        names = ("qtest", "qmp", "gdb")
-        parent = os.getpid()
-        with ExitStack() as stack:
-            try:
-                listeners = [stack.enter_context(_listen(folder / name)) for name in names]
-            except OSError as error:
-                raise QemuError(f"{folder} must take sockets, but: {error}; set TMPDIR to a shorter path") from None
-            try:
-                self._process = subprocess.Popen(
-                    self._command(folder),
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._output,
-                    stderr=subprocess.STDOUT,
-                    preexec_fn=lambda: _die_with(parent),
-                )
-            except FileNotFoundError:
-                raise QemuError(f"{self._binary} must be installed ({PACKAGE}), but was not found") from None
-            except OSError as error:
-                raise QemuError(f"{self._binary} must start, but: {error}") from None
-            return [self._accept(name, listener) for name, listener in zip(names, listeners, strict=True)]
-
-    def _accept(self, name: str, listener: socket.socket) -> socket.socket:
-        assert self._process is not None
-        for _ in range(int(START_S / _SLICE_S)):
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                if self._process.poll() is not None:
-                    break
-                continue
-            self._sockets.append(connection)
-            connection.settimeout(self._answer_s)
-            return connection
-        raise self._blame(QemuError(f"{self._binary} must connect to its {name} socket within {START_S:g} s"))
-
-    def _blame(self, error: QemuError) -> QemuError:
-        """The error with what is known about the process."""
-        assert self._process is not None
-        try:
-            status = self._process.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            state = "it is still there"
-        else:
-            state = f"it ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
-        self._output.seek(0)
-        output = self._output.read().decode(errors="replace").strip()[-1000:]
-        return QemuError(f"{error}; {state}, and its output is: {output or 'nothing'}")
+            raise self._process.blame(error) from None
 
     def _find(self, kind: str) -> str:
-        for entry in self._qmp.command("qom-list", path="/machine/unattached"):
+        for entry in self._process.qmp.command("qom-list", path="/machine/unattached"):
             if entry["type"] == kind:
                 return f"/machine/unattached/{entry['name']}"
         raise QemuError(f"QEMU's machine must have a device of type {kind}, but has none")
@@ -292,20 +182,15 @@ class QemuGic:
         """As after power-on, but RAM keeps its contents."""
         try:
             kept = self._qtest.read(RAM, DEVICE_TREE)
-            self._qmp.command("system_reset", event="RESET")
+            self._process.qmp.command("system_reset", event="RESET")
             self._qtest.write(RAM, kept)
             self._set_up()
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     def close(self) -> None:
         """End the process."""
-        for connection in self._sockets:
-            connection.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._output.close()
+        self._process.close()
 
     # -- accesses ------------------------------------------------------------------------------------------------------
 
@@ -314,28 +199,28 @@ class QemuGic:
         try:
             return self._qtest.load(address, size)
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     def store(self, address: int, size: int, value: int) -> None:
         """Write a register."""
         try:
             self._qtest.store(address, size, value)
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of RAM."""
         try:
             return self._qtest.read(address, size)
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     def write(self, address: int, data: bytes) -> None:
         """Store bytes in RAM."""
         try:
             self._qtest.write(address, data)
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     def msi(self, device_id: int, event_id: int) -> None:
         """A write of EventID (16 bits) to GITS_TRANSLATER by the device with DeviceID 0 or one of `device_ids`."""
@@ -359,7 +244,7 @@ class QemuGic:
         try:
             self._qtest.command(f"set_irq_in {self._gic} unnamed-gpio-in {line} {level}")
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
 
     # -- CPUs ----------------------------------------------------------------------------------------------------------
 
@@ -400,7 +285,7 @@ class QemuGic:
             else:
                 pc, value = self._gdb.step(cpu, {0: value, Gdb.PC: at})
         except QemuError as error:
-            raise self._blame(error) from None
+            raise self._process.blame(error) from None
         return value if pc == at + 4 else None
 
     def _enter(self, cpu: int, at: int, value: int) -> None:

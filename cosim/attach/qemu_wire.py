@@ -90,6 +90,10 @@ class QTest(_Stream):
             part = data[start : start + _SLICE]
             self.command(f"b64write {address + start:#x} {len(part):#x} {base64.b64encode(part).decode()}")
 
+    def fill_zero(self, address: int, size: int) -> None:
+        """Store zeros in RAM."""
+        self.command(f"memset {address:#x} {size:#x} 0x0")
+
 
 class Qmp(_Stream):
     """The monitor; `version` is QEMU's, such as "7.2.22"."""

@@ -54,9 +54,9 @@ that x sends to. So x may make that grant itself, if it was told
     quiet(x) = min over w != x of min(base(w), earliest arrival of w's pending inputs)
 
 below which nobody else speaks and nothing else arrives. If x, having run, has sent to y alone, y may execute
-every event with t < min(quiet(x), next_out(x)), and with the same figure in place of quiet(y) go on from there:
-no more than its bound, since distances are positive. Meanwhile the hub grants nothing; it learns of each step
-by `passed`, which checks the bound, in the order in which the steps were taken.
+every event with t < min(quiet(x), next_out(x) + dist(x, y)): no more than its bound, since distances are
+positive. And y may go on like that, with quiet(y) = min(quiet(x), next_out(x)). Meanwhile the hub grants
+nothing; it learns of each step by `passed`, which checks the bound, in the order in which they were taken.
 
 *Trust.* A worker may be a foreign simulator. Each report is checked whole before any of it is believed; a
 breach is a `ProtocolViolation` that leaves the barrier as it was.
@@ -74,6 +74,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from cosim.core.time import NEVER
+from cosim.core.waits import Wait, chain
 
 __all__ = ["TRANSITIONS", "Barrier", "Event", "Grant", "Out", "ProtocolViolation", "State", "Wait"]
 
@@ -155,34 +156,6 @@ class Grant(NamedTuple):
     worker: int
     seq: int
     bound: int
-
-
-class Wait(NamedTuple):
-    """What one worker does or waits for, for `cosim why`.
-
-    state       "joining"; "running" (since grant `seq`); "ready" (may run now, grant not made yet); "blocked"
-                (has work at `next_event`, not below `bound`); "idle" (no work before the end of the run);
-                "lost"
-    next_event  earliest event, kept or undelivered input, ps
-    bound       the bound granted (running, lost) or possible now (ready, blocked, idle), ps
-    limiter     the worker that keeps `bound` where it is (blocked only), else None; `base` is the earliest
-                time at which it can speak and `distance` the way from it to here, so that bound = base +
-                distance; all three are 0 when it has not joined yet, NEVER (base, distance) without limiter
-    chain       `limiter`, its own limiter and so on; the last one is running, ready, joining or lost: the
-                cause
-    """
-
-    worker: int
-    name: str
-    state: str
-    seq: int
-    now: int
-    next_event: int
-    bound: int
-    limiter: int | None
-    base: int
-    distance: int
-    chain: tuple[int, ...]
 
 
 class _Slot:
@@ -320,6 +293,10 @@ class Barrier:
                 quiet = self._slots[j].arrival
         return quiet
 
+    def distances(self, w: int) -> Sequence[int]:
+        """Least time (ps) from a send at worker w to an arrival at each worker."""
+        return self._between[w]
+
     def inputs(self, w: int) -> tuple[int, int]:
         """Earliest arrival and earliest wake (ps) of what waits for worker w."""
         return self._slots[w].arrival, self._slots[w].wake
@@ -378,7 +355,7 @@ class Barrier:
     def explain(self) -> list[Wait]:
         """Per worker: what it does or waits for, and on account of whom."""
         views = [self._view(w) for w in range(len(self._slots))]
-        return [view._replace(chain=_chain(views, view)) for view in views]
+        return [view._replace(chain=chain(views, view)) for view in views]
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -512,12 +489,3 @@ class Barrier:
             else:
                 limiter = None
         return Wait(w, self._names[w], state, slot.seq, slot.now, need, bound, limiter, base, distance, ())
-
-
-def _chain(views: Sequence[Wait], view: Wait) -> tuple[int, ...]:
-    """The limiters behind a blocked worker, one behind the other; need falls at each step, so it ends."""
-    chain: list[int] = []
-    while view.limiter is not None:
-        chain.append(view.limiter)
-        view = views[view.limiter]
-    return tuple(chain)

@@ -36,7 +36,7 @@ class FrameType(IntEnum):
     QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
     LEAD = 12  # quiet, a GRANT (bin)
-    PASS = 13  # bound, from worker, blob
+    PASS = 13  # bound, quiet, from worker, blob
     PASSED = 14  # bound, a DONE (bin)
 
 
@@ -77,7 +77,7 @@ _SHAPES = {
     FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
     FrameType.LEAD: "ib",
-    FrameType.PASS: "iib",
+    FrameType.PASS: "iiib",
     FrameType.PASSED: "ib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}
@@ -92,14 +92,14 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _PREFIXES = {t: MAGIC + bytes((t, 0, 0, 0)) for t in FrameType}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
-_DONE_PREFIX, GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
+DONE_PREFIX, GRANT_PREFIX = _PREFIXES[FrameType.DONE], _PREFIXES[FrameType.GRANT]
 LEAD_PREFIX, PASS_PREFIX, PASSED_PREFIX = (
     _PREFIXES[FrameType.LEAD],
     _PREFIXES[FrameType.PASS],
     _PREFIXES[FrameType.PASSED],
 )
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
-_pack: Callable[[Any], bytes] = _packer.pack
+pack: Callable[[Any], bytes] = _packer.pack
 _unpackb = msgpack.unpackb
 QUICK_SIZE = 65_536
 """Frames and blobs up to so many bytes keep within every limit of `Limits` by their size alone: those on arrays too."""
@@ -107,8 +107,7 @@ QUICK_SIZE = 65_536
 
 def encode(type: FrameType, *body: Any) -> bytes:
     """The bytes of a frame; the caller gives the fields that `FrameType` lists."""
-    packed: bytes = _packer.pack(body)
-    return _PREFIXES[type] + packed
+    return _PREFIXES[type] + pack(body)
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> Frame:
@@ -135,7 +134,7 @@ def quick_done(data: bytes) -> Any:
 
     Beyond the shape it asks for now <= next_event <= next_out and arrival <= wake, so that one comparison does for many.
     """
-    if data[:PREFIX_SIZE] != _DONE_PREFIX or len(data) > QUICK_SIZE:
+    if data[:PREFIX_SIZE] != DONE_PREFIX or len(data) > QUICK_SIZE:
         return None
     try:
         body = _unpackb(data[PREFIX_SIZE:], use_list=False)
@@ -213,11 +212,11 @@ def quick_pass(data: bytes) -> Any:
     if len(data) > QUICK_SIZE:
         return None
     try:
-        body = bound, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
+        body = bound, quiet, worker, blob = _unpackb(data[PREFIX_SIZE:], use_list=False)
     except (TypeError, ValueError, msgpack.UnpackException):
         return None
-    plain = type(bound) is type(worker) is int and type(blob) is bytes
-    return body if plain and 0 <= bound <= NEVER >= worker >= 0 else None
+    plain = type(bound) is type(quiet) is type(worker) is int and type(blob) is bytes
+    return body if plain and 0 <= bound <= NEVER >= quiet >= 0 <= worker <= NEVER else None
 
 
 def _refuse_prefix(data: bytes) -> NoReturn:
@@ -264,7 +263,7 @@ def _brief(value: Any) -> str:
 
 def pack_records(records: Iterable[RecordTuple]) -> bytes:
     """The blob of a batch of messages."""
-    return _pack(records if type(records) is list else list(records))
+    return pack(records if type(records) is list else list(records))
 
 
 def unpack_records(blob: bytes, limits: Limits = LIMITS) -> tuple[Record, ...]:

@@ -31,6 +31,11 @@ def frame_record(payload: bytes) -> bytes:
     return _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload
 
 
+def record_parts(tag: bytes, frame: bytes) -> tuple[bytes, bytes, bytes]:
+    """The bytes of a record whose payload is `tag` and `frame`, in parts."""
+    return _PREFIX.pack(len(tag) + len(frame), zlib.crc32(frame, zlib.crc32(tag))), tag, frame
+
+
 def read_records(data: bytes) -> tuple[list[bytes], Tail]:
     """Every whole record of a journal's bytes, and where reading stopped.
 

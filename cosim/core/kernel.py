@@ -30,6 +30,7 @@ MAX_LEAVING_PER_GRANT = 2_048
 
 _PLAIN = frozenset((int, bytes, str, bool, type(None)))
 _POWER_OFF = POWER.Off.code
+_tuple: Any = tuple.__new__  # of a named tuple, without the call of a function that its own `__new__` is
 
 
 class ModelFault(Exception):
@@ -63,7 +64,7 @@ class Hosted(Protocol):
         """What handles messages of a kind that come over a link: it is called with their fields, at `now`. Asked once."""
 
     def accept(self, result: Any) -> None:
-        """Take what a receiver returned, if that is not None."""
+        """Take what a receiver or timer returned, if that is not None."""
 
     def settle(self) -> int:
         """Run ready tasks until all wait; returns the number of steps taken."""
@@ -101,7 +102,7 @@ class Report(NamedTuple):
 
 
 Outlet = Callable[..., None]
-"""``send(kind, fields, delay=0)``: the way out over one link."""
+"""``send(kind, fields, delay=0, known=False)``: the way out over one link; `known`: the fields are plain, see `Kernel.outlet`."""
 
 Inlet = tuple[
     int,
@@ -233,7 +234,8 @@ class Kernel:
 
     def outlet(self, link: int) -> Outlet:
         """The way out over a link that starts at a node of this worker: ``send(kind, fields, delay=0)`` sends from that node at
-        its now + `delay` (ps); the message arrives after the link's latency.
+        its now + `delay` (ps); the message arrives after the link's latency. Fields that are `known` to be of the types int,
+        bytes, str, bool and None themselves need no look at each.
 
         The function raises ModelFault: not in an event of that node or a negative delay (rule "bad-send"); earlier than the
         node's reaction or its own promise allow (rule "broken-promise").
@@ -257,17 +259,18 @@ class Kernel:
         src, cell, tally, off, inlet = end.src, self._seq[end.src], self._tallies[link], self.off, self._inlets[link]
         heap, push, priorities, plain = self._heap, heappush, PRIORITIES, _PLAIN
 
-        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0, known: bool = False) -> None:
             time = self.now + delay
             if self.current is not source or time < self._floor or time >= latest:
                 self._refuse_send(link, delay)
             seq = cell[0]
             cell[0] = seq + 1
             tally[0] += 1
-            for value in fields:
-                if type(value) is not int and type(value) not in plain:
-                    fields = self._plain(src, fields)
-                    break
+            if not known:
+                for value in fields:
+                    if type(value) is not int and type(value) not in plain:
+                        fields = self._plain(src, fields)
+                        break
             if dst not in off:
                 push(heap, (time + latency, priorities[kind], src, seq, inlet, kind, fields))
 
@@ -279,17 +282,18 @@ class Kernel:
         src, cell, tally, outbox, plain = end.src, self._seq[end.src], self._tallies[link], self._outbox, _PLAIN
         reaction, back = self._reactions.get(end.dst, 0), self._returns.get(end.dst)
 
-        def send(kind: int, fields: tuple[Any, ...], delay: int = 0) -> None:
+        def send(kind: int, fields: tuple[Any, ...], delay: int = 0, known: bool = False) -> None:
             time = self.now + delay
             if self.current is not source or time < self._floor or time >= latest:
                 self._refuse_send(link, delay)
             seq = cell[0]
             cell[0] = seq + 1
             tally[0] += 1
-            for value in fields:
-                if type(value) is not int and type(value) not in plain:
-                    fields = self._plain(src, fields)
-                    break
+            if not known:
+                for value in fields:
+                    if type(value) is not int and type(value) not in plain:
+                        fields = self._plain(src, fields)
+                        break
             arrival = time + latency
             wake = arrival + reaction
             box = outbox.get(worker)
@@ -345,8 +349,8 @@ class Kernel:
         assert now + delay + end.latency >= NEVER, "the caller found one of the rules broken"
         raise ModelFault(name, now, "message would arrive after the end of time (2**63 - 1 ps)", "bad-send")
 
-    def at(self, node: int, time: int, fn: Callable[[], None]) -> Entry:
-        """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`."""
+    def at(self, node: int, time: int, fn: Callable[[], Any]) -> Entry:
+        """Call `fn` as an event of `node` at `time` >= now; the entry may be given to `cancel`. The node gets what it returns."""
         if time < self.now:
             raise ModelFault(
                 self.nodes[node].name, self.now, f"timer must not lie in the past ({fmt(time)})", "bad-timer"
@@ -421,22 +425,25 @@ class Kernel:
         self.stop = bound
         self._leaving = 0
         done, max_events = self._run(max_events, hurry)
-        heap = self._heap
+        heap, stop = self._heap, self.stop
         self.current = None
         next_event = heap[0][0] if heap else NEVER
         if done:
-            self.end_time = max(self.end_time, self.now)
-        self.now = min(self.stop, next_event) if done >= max_events else max(self.now, min(self.stop, bound))
+            self.end_time = self.now
+        if done >= max_events:
+            self.now = next_event if next_event < stop else stop
+        elif stop > self.now:
+            self.now = stop
         self.events += done
         outbox = self._outbox
         batches: list[Batch] = []
         if outbox:
-            batches = [
-                Batch(worker, *box) for worker, box in (sorted(outbox.items()) if len(outbox) > 1 else outbox.items())
-            ]
+            boxes = sorted(outbox.items()) if len(outbox) > 1 else outbox.items()
+            batches = [_tuple(Batch, (worker, *box)) for worker, box in boxes]
             outbox.clear()
         next_out = self._next_out(next_event) if self._reacting or self._promising else next_event
-        return Report(self.now, next_event, next_out, batches, done)
+        report: Report = _tuple(Report, (self.now, next_event, next_out, batches, done))
+        return report
 
     def _run(self, max_events: int, hurry: Callable[[], bool] | None) -> tuple[int, int]:
         """Execute events up to `stop`; how many, and how many it might have been (`hurry` makes that less)."""
@@ -466,23 +473,23 @@ class Kernel:
                     node.accept(result)
             else:
                 floor = ~kind
-                if promised and node.id in promised:
-                    floor = max(floor, promised[node.id])
+                if promised:
+                    floor = max(floor, promised.get(node.id, 0))
                 self._floor = floor if floor > time else time
-                fields()
+                result = fields()
+                if result is not None:
+                    node.accept(result)
             steps = settle() + 1 if ready else 1
-            if time != instant or steps > MAX_STEPS_AT_ONE_INSTANT:
-                instant, first, first_steps = time, node, steps
+            if time != instant:
+                instant, first, first_steps, taken = time, node, steps, steps
                 if steps_of:
                     steps_of.clear()
-                if steps > MAX_STEPS_AT_ONE_INSTANT:
-                    self._refuse_loop(node)
             else:
                 if not steps_of and first is not None:
                     steps_of[first.id] = first_steps
                 taken = steps_of[node.id] = steps_of.get(node.id, 0) + steps
-                if taken > MAX_STEPS_AT_ONE_INSTANT:
-                    self._refuse_loop(node)
+            if taken > MAX_STEPS_AT_ONE_INSTANT:
+                self._refuse_loop(node)
             if promised and node.id in promised:
                 self._note_promise(node, kind >= 0)
             if hurry is not None and self._leaving and hurry():

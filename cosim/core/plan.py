@@ -6,6 +6,7 @@ Named tuples: dataclasses would cost every worker a tenth of its start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -152,8 +153,9 @@ class Plan(NamedTuple):
         found = {worker: number for number, host in enumerate(self.hosts) for worker in host.workers}
         return [found[worker] for worker in range(len(self.groups))]
 
-    def worker_plan(self, worker: int, returns: dict[int, int]) -> WorkerPlan:
-        """What worker number `worker` has to know; `returns` from `Distances.returns`."""
+    def worker_plan(self, worker: int, returns: dict[int, int], distances: Sequence[int] = ()) -> WorkerPlan:
+        """What worker number `worker` has to know; `returns` from `Distances.returns`, `distances` its row of
+        `Distances.between`."""
         hosted = set(self.groups[worker])
         links = tuple(k for k in self.links if k.src in hosted or k.dst in hosted)
         touched = sorted({k.src for k in links} | {k.dst for k in links} | hosted)
@@ -167,12 +169,14 @@ class Plan(NamedTuple):
             worker_of={n: where[n] for n in touched},
             reactions={n: self.nodes[n].reaction for n in touched if self.nodes[n].reaction},
             returns=returns,
+            reach={w: distances[w] for w in sorted({where[k.dst] for k in links} - {worker})} if distances else {},
         )
 
 
 class WorkerPlan(NamedTuple):
     """The part of a plan that one worker receives in WELCOME: its nodes, the links that touch them, names and workers of
-    the nodes at their other ends, and the early-return times."""
+    the nodes at their other ends, the early-return times, and the least time (ps) from a send here to an arrival at each
+    worker that a link leads to."""
 
     worker: int
     seed: int
@@ -182,6 +186,7 @@ class WorkerPlan(NamedTuple):
     worker_of: dict[int, int]
     reactions: dict[int, int]
     returns: dict[int, int]
+    reach: dict[int, int]
 
     def to_msgpack(self) -> bytes:
         """Canonical bytes for the wire."""
@@ -201,7 +206,10 @@ class WorkerPlan(NamedTuple):
                 for n in self.nodes
             ],
             [[k.id, k.src, k.src_port, k.dst, k.dst_port, k.latency, k.attributes] for k in self.links],
-            *(sorted(table.items()) for table in (self.names, self.worker_of, self.reactions, self.returns)),
+            *(
+                sorted(table.items())
+                for table in (self.names, self.worker_of, self.reactions, self.returns, self.reach)
+            ),
         ]
         packed: bytes = msgpack.packb(body, use_bin_type=True)
         return packed
@@ -209,7 +217,9 @@ class WorkerPlan(NamedTuple):
     @classmethod
     def from_msgpack(cls, data: bytes) -> WorkerPlan:
         """The inverse of `to_msgpack`."""
-        worker, seed, nodes, links, names, worker_of, reactions, returns = msgpack.unpackb(data, strict_map_key=False)
+        worker, seed, nodes, links, names, worker_of, reactions, returns, reach = msgpack.unpackb(
+            data, strict_map_key=False
+        )
         return cls(
             worker=worker,
             seed=seed,
@@ -222,6 +232,7 @@ class WorkerPlan(NamedTuple):
             worker_of=dict(worker_of),
             reactions=dict(reactions),
             returns=dict(returns),
+            reach=dict(reach),
         )
 
 

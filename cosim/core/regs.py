@@ -52,6 +52,7 @@ class Bank:
         self.secure = True
         rules = list(block.rules.values())
         self._slots = block.slots
+        self._rules = block.rules
         self._gates = [rule.gated for rule in rules] + [True]
         self._ends = [rule.reg.first + rule.reg.count for rule in rules] + [0]
         self._read_hooks: list[ReadHook | None] = [None] * (len(rules) + 1)
@@ -181,8 +182,10 @@ class Bank:
 
     def field(self, name: str, field: str, index: int | None = None) -> int:
         """The stored value of a field."""
-        found = self._field(name, field)
-        return self._values[self._cell(name, index)] >> found.lo & found.ones
+        rule = self._rules.get(name) or self.block.rule(name)
+        found = rule.fields.get(field) or self._field(name, field)
+        cell = rule.cell if index is None and rule.reg.count == 1 else self._cell(name, index)
+        return self._values[cell] >> found.lo & found.ones
 
     def set_field(self, name: str, field: str, value: int, index: int | None = None) -> None:
         """Store a field's value; ValueError when it does not fit."""
@@ -226,7 +229,7 @@ class Bank:
         return values
 
     def _cell(self, name: str, index: int | None) -> int:
-        rule = self.block.rule(name)
+        rule = self._rules.get(name) or self.block.rule(name)
         reg = rule.reg
         last = reg.first + reg.count - 1
         if index is None:

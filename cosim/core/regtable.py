@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 SIZES = (1, 2, 4, 8)
 """Access sizes in bytes."""
@@ -302,6 +302,9 @@ Slot = tuple[Rule, int, int, int, int, int, int, int]
 """Rule and its number, index, cell, shift, bit lanes of the access, those of them that software can read, those that read as 1."""
 
 
+_UNSEEN: Any = object()
+
+
 class Block:
     """A table of registers of ``size`` bytes; ``frames`` names offsets where frames start, for documentation.
 
@@ -335,6 +338,7 @@ class Block:
         nowhere = Reg(0, 8, "", Access.RES0)
         self._reserved = Rule(len(self.rules), 0, nowhere)
         self.slots: dict[tuple[int, int], Slot] = {}
+        self._found: dict[int, tuple[Reg, int] | None] = {}
 
     def _check(self) -> None:
         by_name: dict[str, Reg] = {}
@@ -393,6 +397,14 @@ class Block:
 
     def find(self, offset: int) -> tuple[Reg, int] | None:
         """The register (and its number in its array) that has a byte at ``offset``, or None."""
+        if not 0 <= offset < self.size:
+            return None
+        found: tuple[Reg, int] | None = self._found.get(offset, _UNSEEN)
+        if found is _UNSEEN:
+            found = self._found[offset] = self._find(offset)
+        return found
+
+    def _find(self, offset: int) -> tuple[Reg, int] | None:
         for reg in self.regs:
             element = reg.touched(offset, offset + 1)
             if element is not None:

@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
-from cosim.engines.base import Exit, Slot, with_credential_file, write_private
+from cosim.engines.base import Exit, Slot, with_credential_file
 from cosim.engines.dask_task import Secret, hold, release
+from cosim.engines.files import SlotFiles
 from cosim.engines.options import read_options
 from cosim.errors import PeerError, UsageError
 
@@ -71,7 +72,7 @@ class DaskEngine:
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self._options = read_options("dask", DaskOptions, options)
         self.wait_s = 2 * self._options.wait  # for the scheduler, then for workers
-        self._folder = folder.resolve()
+        self._files = SlotFiles(folder.resolve())
         self._run = secrets.token_hex(8)
         self._client: Any = None
         self._tasks: dict[str, tuple[Worker, Any]] = {}
@@ -107,7 +108,7 @@ class DaskEngine:
 
     async def start(self, slots: Sequence[Slot]) -> None:
         """Connect, wait for enough workers, submit; see `Engine.start`."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.make()
         await anyio.to_thread.run_sync(self._connect)
         deadline = anyio.current_time() + self._options.wait
         while True:
@@ -181,9 +182,8 @@ class DaskEngine:
             worker = self._placed[slot.name]
             command, secret, log = slot.command, slot.credential, ""
             if self._options.credentials == "file":
-                path = self._folder / f"{slot.name}.credential"
-                write_private(path, slot.credential)
-                command, secret, log = with_credential_file(command, str(path)), b"", str(self._log(slot.name))
+                path = self._files.put_credential(slot)
+                command, secret, log = with_credential_file(command, str(path)), b"", str(self._files.log(slot.name))
             future = self._client.submit(
                 hold,
                 self._run,
@@ -241,16 +241,11 @@ class DaskEngine:
             with anyio.move_on_after(CLOSE_WAIT_S):
                 while closing.is_alive():
                     await anyio.sleep(0.02)
-        for file in self._folder.glob("*.credential"):
-            file.unlink(missing_ok=True)
+        self._files.remove_credentials()
 
     def logs(self, name: str) -> str | None:
         """What a slot has written; None with ``credentials=tls``, whose output stays on the host until the end."""
-        log = self._log(name)
-        return log.read_text(errors="replace") if log.exists() else None
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self._files.written(name)
 
 
 def _aside(step: Callable[[], object]) -> threading.Thread:

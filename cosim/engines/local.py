@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim.engines.base import Exit, Slot, program
+from cosim.engines.files import SlotFiles
 from cosim.engines.options import read_options
 from cosim.engines.programs import Programs
 from cosim.engines.slot import order
@@ -30,15 +31,15 @@ class LocalEngine:
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         read_options("local", LocalOptions, options)
-        self._folder = folder
+        self._files = SlotFiles(folder)
         self._programs = Programs()
 
     async def start(self, slots: Sequence[Slot]) -> None:
         """Start one process per slot; see `Engine.start`."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.make()
         for slot in slots:
             argv = [sys.executable, "-m", "cosim.engines.slot", "--", *program(slot.command)]
-            self._programs.start(slot.name, argv, self._log(slot.name), order(slot.credential))
+            self._programs.start(slot.name, argv, self._files.log(slot.name), order(slot.credential))
 
     async def poll(self) -> list[Exit]:
         """See `Engine.poll`."""
@@ -50,8 +51,4 @@ class LocalEngine:
 
     def logs(self, name: str) -> str | None:
         """What the command has written."""
-        log = self._log(name)
-        return log.read_text(errors="replace") if log.exists() else None
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self._files.written(name)

@@ -23,6 +23,7 @@ from typing import NamedTuple, Never
 import anyio
 
 from cosim.engines.base import Exit, Slot, program, with_credential_file, write_private
+from cosim.engines.files import SlotFiles
 from cosim.engines.options import read_options
 from cosim.engines.programs import Programs, how, tail
 from cosim.engines.slot import order
@@ -86,7 +87,7 @@ class SlurmEngine:
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self._options = read_options("slurm", SlurmOptions, options)
         self.wait_s = self._options.wait
-        self._folder = folder.resolve()
+        self._files = SlotFiles(folder.resolve())
         self._programs = Programs()
         self._job = ""
         self._inside = os.environ.get("SLURM_JOB_ID", "")
@@ -122,19 +123,18 @@ class SlurmEngine:
 
     @property
     def _job_log(self) -> Path:
-        return self._folder / "job.log"
+        return self._files.folder / "job.log"
 
     def _write(self, slots: Sequence[Slot]) -> Path:
         """The files that the tasks read; returns the one with their commands."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.make()
         entries = []
         for slot in slots:
-            credential = self._folder / f"{slot.name}.credential"
-            write_private(credential, slot.credential)
+            credential = self._files.put_credential(slot)
             words = program(with_credential_file(slot.command, str(credential)), self._options.python)
-            places = {"log": str(self._log(slot.name)), "exit": str(self._exit(slot.name))}
+            places = {"log": str(self._files.log(slot.name)), "exit": str(self._exit(slot.name))}
             entries.append({"name": slot.name, "host": slot.host, "words": words, **places})
-        file = self._folder / "slots.json"
+        file = self._files.folder / "slots.json"
         write_private(file, json.dumps(entries, indent=1).encode())
         return file
 
@@ -195,7 +195,7 @@ class SlurmEngine:
         over = await self._job_over()
         if over is not None and self._left:
             ended += self._from_files()
-            ended += [Exit(name, None, f"{over}; {how(None, self._log(name))}") for name in self._left]
+            ended += [Exit(name, None, f"{over}; {how(None, self._files.log(name))}") for name in self._left]
             self._left = []
         return ended
 
@@ -208,7 +208,7 @@ class SlurmEngine:
                 continue
             self._left.remove(name)
             status = 128 - status if status > 128 else status
-            ended.append(Exit(name, status, how(status, self._log(name))))
+            ended.append(Exit(name, status, how(status, self._files.log(name))))
         return ended
 
     async def _job_over(self) -> str | None:
@@ -279,8 +279,7 @@ class SlurmEngine:
             await self._programs.stop(STOP_WAIT_S)
             await self._end_job()
         finally:
-            for file in self._folder.glob("*.credential"):
-                file.unlink(missing_ok=True)
+            self._files.remove_credentials()
 
     async def _end_job(self) -> None:
         self._from_files()
@@ -305,11 +304,7 @@ class SlurmEngine:
 
     def logs(self, name: str) -> str | None:
         """What a slot has written."""
-        log = self._log(name)
-        return log.read_text(errors="replace") if log.exists() else None
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self._files.written(name)
 
     def _exit(self, name: str) -> Path:
-        return self._folder / f"{name}.exit"
+        return self._files.folder / f"{name}.exit"

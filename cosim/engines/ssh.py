@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim.engines.base import Exit, Slot, program
+from cosim.engines.files import SlotFiles
 from cosim.engines.options import read_options
 from cosim.engines.programs import Programs
 from cosim.engines.slot import order
@@ -54,7 +55,7 @@ class SshEngine:
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self._options = read_options("ssh", SshOptions, options)
-        self._folder = folder
+        self._files = SlotFiles(folder)
         self._programs = Programs()
 
     async def start(self, slots: Sequence[Slot]) -> None:
@@ -67,9 +68,9 @@ class SshEngine:
                     where=slot.name,
                     next_step="name the hosts: --hosts ADDRESS,ADDRESS or deploy: hosts: in the topology",
                 )
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.make()
         for slot in slots:
-            self._programs.start(slot.name, self.argv(slot), self._log(slot.name), order(slot.credential))
+            self._programs.start(slot.name, self.argv(slot), self._files.log(slot.name), order(slot.credential))
 
     def argv(self, slot: Slot) -> list[str]:
         """The client's command line: the credential is not in it."""
@@ -114,8 +115,4 @@ class SshEngine:
 
     def logs(self, name: str) -> str | None:
         """What the command and the client have written."""
-        log = self._log(name)
-        return log.read_text(errors="replace") if log.exists() else None
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self._files.written(name)

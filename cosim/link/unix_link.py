@@ -119,9 +119,21 @@ class FastHubSocket:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout: float) -> None:
+        peers, inbox = self._peers, self._inbox
         for fd, events in self._epoll.poll(timeout, _EVENTS):
-            peer = self._peers.get(fd)
+            peer = peers.get(fd)
             if peer is not None:
+                if events == _IN and peer.codec.whole:
+                    # One message in one piece: the common case of an answer to a grant.
+                    try:
+                        data = peer.socket.recv(_CHUNK, _NOW)
+                    except OSError:
+                        data = b""
+                    if len(data) > 2 and data[0] == 0 and data[1] == len(data) - 2:
+                        inbox.append((peer.name, data[2:]))
+                    else:
+                        self._feed(peer, data)
+                    continue
                 if events & _OUT:
                     self._flush(peer)
                 if events & (_IN | _GONE):
@@ -150,6 +162,9 @@ class FastHubSocket:
             return
         except OSError:
             data = b""
+        self._feed(peer, data)
+
+    def _feed(self, peer: _Peer, data: bytes) -> None:
         if not data:
             self._drop(peer)
             return
@@ -262,25 +277,30 @@ class FastWorkerSocket:
                 return None
             for fd, _events in ready:
                 if fd == self._hub:
-                    self._read()
+                    if (frame := self._read()) is not None:
+                        self._inbox.append(frame)
                 elif self._own is not None:
                     with suppress(BlockingIOError):
                         self._inbox.append(self._own.recv(_CHUNK))
         return self._inbox.popleft()
 
-    def _read(self) -> None:
+    def _read(self) -> bytes | None:
+        """Read from the hub: one frame in one piece, the usual case, is returned, others go into the inbox."""
         try:
             data = self._socket.recv(_CHUNK)
         except OSError as error:
             raise LinkClosed(f"the hub is gone: {error.strerror}") from None
         if not data:
             raise LinkClosed("the hub has closed the connection")
+        if self._codec.whole and len(data) > 2 and data[0] == 0 and data[1] == len(data) - 2:
+            return data[2:]
         try:
             self._inbox.extend(self._codec.feed(data))
         except ZmtpError as error:
             raise LinkClosed(f"the hub does not speak ZMTP: {error}") from None
         if self._early is not None or self._codec.reply:
             self._advance()
+        return None
 
     def pass_on(self, identity: str, frame: bytes) -> bool:
         """Send a frame to another worker of this link; False when that can't be done now, or ever."""

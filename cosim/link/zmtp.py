@@ -78,7 +78,7 @@ class Connection:
     `reply` holds bytes that are to be sent (PONG).
     """
 
-    __slots__ = ("_buffer", "_parts", "greeted", "identity", "limit", "ready", "reply", "socket_type")
+    __slots__ = ("_buffer", "_parts", "greeted", "identity", "limit", "ready", "reply", "socket_type", "whole")
 
     def __init__(self, limit: int = LIMITS.max_frame) -> None:
         self.limit = limit
@@ -86,6 +86,7 @@ class Connection:
         self.identity = b""
         self.socket_type = b""
         self.reply = b""
+        self.whole = False  # what comes next begins a message
         self._buffer = bytearray()
         self.greeted = False
         self._parts: list[bytes] = []
@@ -96,7 +97,7 @@ class Connection:
         Raises:
             ZmtpError: the peer broke the protocol; the connection is to be closed.
         """
-        if self.ready and not self._buffer and not self._parts and len(data) > 1:
+        if self.whole and len(data) > 1:
             # One message in one piece: the common case of a grant or its answer.
             if data[0] == 0 and len(data) == 2 + data[1]:
                 return [data[2:]]
@@ -106,6 +107,7 @@ class Connection:
         messages: list[bytes] = []
         while self._step(messages):
             pass
+        self.whole = self.ready and not self._buffer and not self._parts
         return messages
 
     def _step(self, messages: list[bytes]) -> bool:

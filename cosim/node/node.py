@@ -67,7 +67,7 @@ class Peer:
         self.attributes: dict[str, Any] = {}
         self.emit: Outlet = self._nowhere
 
-    def _nowhere(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0) -> None:
+    def _nowhere(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0, _known: bool = False) -> None:
         here = f"{self.port.node.name}.{self.port.name}"
         raise ModelError(f"no link leads from {here} to {self!r}: the topology has only the other direction")
 
@@ -301,9 +301,9 @@ class Node:
         return partial(self._find(peer, kind), peer)
 
     def accept(self, result: Any) -> None:
-        """What a handler returned: if that is a coroutine, it goes on from here."""
+        """What a handler or timer returned: if that is a coroutine, it goes on from here."""
         if hasattr(result, "send"):
-            self.spawn(result, "handler")
+            self.spawn(result, getattr(result, "__name__", "handler"))
 
     def _find(self, peer: Peer, kind: int) -> Callable[..., Any]:
         name = self._handlers.get((kind, peer.port.name)) or self._handlers.get((kind, None))
@@ -340,13 +340,7 @@ class Node:
 
     def after(self, delay: Span, fn: Callable[..., Any], *args: Any) -> Entry:
         """Call `fn(*args)` in `delay` ps as an event of this node; give the result to `cancel` to take it back."""
-
-        def fire() -> None:
-            result = fn(*args)
-            if result is not None and hasattr(result, "send"):
-                self.spawn(result, getattr(fn, "__name__", "timer"))
-
-        return self.kernel.at(self.id, self.now + delay, fire)
+        return self.kernel.at(self.id, self.now + delay, partial(fn, *args) if args else fn)
 
     def cancel(self, timer: Entry) -> None:
         """Take a timer back; no effect when it has fired."""
@@ -355,7 +349,7 @@ class Node:
     async def sleep(self, delay: Span) -> None:
         """Wait `delay` ps of simulated time."""
         future: Future[None] = Future((_SLEEP, delay))
-        self.kernel.at(self.id, self.now + delay, lambda: future.set(None))
+        self.kernel.at(self.id, self.now + delay, partial(future.set, None))
         await future
 
     async def poll(

@@ -92,7 +92,7 @@ class MmioInitiator(Port):
         self._out: dict[int, Peer] = {}
         self._window: tuple[int, int, int, int, Outlet] = (0, 0, 0, 0, self._unmapped)
 
-    def _unmapped(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0) -> None:
+    def _unmapped(self, _kind: int, _fields: tuple[Any, ...], _delay: Span = 0, _known: bool = False) -> None:
         raise AssertionError("no access lies in an empty window")
 
     def _decode(self, address: int, size: int) -> bool:
@@ -127,7 +127,7 @@ class MmioInitiator(Port):
         future: Future[tuple[int, Any]]
         if data is None:
             future = self._open[tag] = Future((_READ_OF, address, link, self))
-            emit(_READ, (tag, address + shift, size, attr))
+            emit(_READ, (tag, address + shift, size, attr), 0, type(attr) is int is type(size))
         else:
             if type(data) is not int and isinstance(data, (bytes, bytearray, memoryview)):
                 data = to_bus(bytes(data))
@@ -350,7 +350,7 @@ class MmioTarget(Port):
             self._refuse(Request(peer, addr, size, None, attr), tag, error)
         else:
             emit = peer.emit
-            emit(_COMPLETION, (tag, OKAY, value), self._delay)
+            emit(_COMPLETION, (tag, OKAY, value), self._delay, type(value) is int)
 
     def _on_write(self, peer: Peer, tag: int, addr: int, size: int, data: int | bytes, attr: int) -> None:
         self._run(self._write, Request(peer, addr, size, data, attr), tag)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgpack
 
 from cosim.core.codec import (
+    DONE_PREFIX,
     GRANT_PREFIX,
     LEAD_PREFIX,
     PASS_PREFIX,
@@ -26,6 +27,7 @@ from cosim.core.codec import (
     WireError,
     decode,
     encode,
+    pack,
     pack_records,
     quick_grant,
     quick_pair,
@@ -33,14 +35,14 @@ from cosim.core.codec import (
     quick_records,
     unpack_records,
 )
-from cosim.core.kernel import Kernel, LinkEnd, ModelFault, Report
+from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, LinkEnd, ModelFault, Report
 from cosim.core.message import KINDS, RecordTuple
 from cosim.core.plan import WorkerPlan
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
 # Bound once: an attribute of an enum class costs a call each time.
-_DONE, _PASS, _PASSED = FrameType.DONE, FrameType.PASS, FrameType.PASSED
+_PASSED = FrameType.PASSED
 
 JOIN_TIMEOUT_MS = 120_000
 SIDE_BYTES = 4 << 20
@@ -51,8 +53,8 @@ HURRY_S = 0.001
 """Wall-clock time after which a grant ends if messages to other workers wait: some times what a grant costs."""
 PASS_S = 0.0002
 """Wall-clock time of a grant above which the next one is left to the hub, so that others may work at the same time."""
-PASS_BYTES = 16_384
-"""Largest blob that goes to another worker directly."""
+PASS_BYTES, PASS_RECORDS = 16_384, 1_024
+"""Largest blob that goes to another worker directly, and most messages in it."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
 _WIDEST = 1 << 64
@@ -119,9 +121,11 @@ class Worker:
         self.nodes: list[Node] = []
         self.kernel: Kernel
         self._worker_of: dict[int, int] = {}
+        self._reach: dict[int, int] = {}
         self._ends: dict[int, LinkEnd] = {}
         self._seq = 0
         self._until = 0.0  # when the grant at work has taken long
+        self._hurry = self._late
         # Of a link whose workers reach each other.
         self._pass_on: Callable[[str, bytes], bool] | None = getattr(socket, "pass_on", None)
         self._send_soon: Callable[[bytes], None] = getattr(socket, "send_soon", socket.send)
@@ -156,6 +160,7 @@ class Worker:
 
     def _build(self, plan: WorkerPlan) -> None:
         self._worker_of = plan.worker_of
+        self._reach = plan.reach
         for node in plan.nodes:
             try:
                 self.nodes.append(load_model(node.model)(node, plan.seed))
@@ -188,8 +193,8 @@ class Worker:
                 quiet, data = quick_pair(data) or decode(data).body
                 status = self._grant(data, quiet)
             elif prefix == PASS_PREFIX:
-                bound, worker, blob = quick_pass(data) or decode(data).body
-                status = self._execute(self._seq + 1, bound, ((worker, blob),), bound)
+                bound, quiet, worker, blob = quick_pass(data) or decode(data).body
+                status = self._execute(self._seq + 1, bound, ((worker, blob),), quiet)
             elif prefix == GRANT_PREFIX:
                 status = self._grant(data, -1)
             else:
@@ -237,11 +242,10 @@ class Worker:
             if not seq:
                 return -1
             self._until = monotonic() + HURRY_S
-            report = kernel.grant(bound, hurry=self._late)
-            passed = (
-                self._passed(quiet, report) if quiet >= 0 else -1
-            )  # first: the next one works while this one answers
-            done = self._done(seq, report)
+            report = kernel.grant(bound, MAX_EVENTS_PER_GRANT, self._hurry)
+            # Passed on first: the next one works while this one answers.
+            passed, packed = self._passed(quiet, report) if quiet >= 0 else (-1, None)
+            done = self._done(seq, report, packed)
         except ModelFault as fault:
             return self._fail(fault, _traceback())
         except (WireError, LinkClosed):
@@ -261,32 +265,32 @@ class Worker:
         """Whether the grant at work has taken so long that what it has sent must not wait for its end."""
         return monotonic() > self._until
 
-    def _passed(self, quiet: int, report: Report) -> int:
-        """Grant the only worker that is sent to, directly, up to where that is safe; that bound in ps, -1 if it was not done."""
-        batches = report.batches
-        if len(batches) != 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
-            return -1
-        worker, arrival, _wake, records = batches[0]
-        bound = quiet if quiet < report.next_out else report.next_out
-        if arrival >= bound or len(records) > BLOB_RECORDS:
-            return -1
+    def _passed(self, quiet: int, report: Report) -> tuple[int, bytes | None]:
+        """Grant the only worker that is sent to, directly, up to where that is safe: that bound in ps, -1 if it was not done; and
+        the batch, if it was packed for that."""
+        if len(report.batches) != 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
+            return -1, None
+        worker, arrival, _wake, records = report.batches[0]
+        next_out = report.next_out
+        bound = min(quiet, next_out + self._reach.get(worker, 0))
+        if arrival >= bound or len(records) > PASS_RECORDS:
+            return -1, None
         blob = self._blob(records)
-        if len(blob) > PASS_BYTES or not self._pass_on(f"w{worker}", encode(_PASS, bound, self.kernel.worker, blob)):
-            return -1
-        return bound
+        frame = PASS_PREFIX + pack((bound, quiet if quiet < next_out else next_out, self.kernel.worker, blob))
+        return bound if len(blob) <= PASS_BYTES and self._pass_on(f"w{worker}", frame) else -1, blob
 
-    def _done(self, seq: int, report: Report) -> bytes:
+    def _done(self, seq: int, report: Report, blob: bytes | None) -> bytes:
+        """The answer to a grant; `blob` is the only batch if it is packed already."""
         now, next_event, next_out, found, events = report
         batches = []
         for worker, arrival, wake, records in found:
-            if len(records) <= BLOB_RECORDS:
-                batches.append((worker, arrival, wake, self._blob(records)))
+            if blob is not None or len(records) <= BLOB_RECORDS:
+                batches.append((worker, arrival, wake, blob or self._blob(records)))
             else:
                 for first in range(0, len(records), BLOB_RECORDS):
                     batches.append((worker, arrival, wake, self._blob(records[first : first + BLOB_RECORDS])))
-        return encode(
-            _DONE, seq, now, next_event, next_out, events, batches, self._side() if self.kernel.noted else None
-        )
+        side = self._side() if self.kernel.noted else None
+        return DONE_PREFIX + pack((seq, now, next_event, next_out, events, batches, side))
 
     def _blob(self, records: list[RecordTuple]) -> bytes:
         try:

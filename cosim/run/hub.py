@@ -83,10 +83,22 @@ class Hub(Telling):
         link = self.link
         if link.wait(PROGRESS_MS):
             self._take_commands()
+        receive, usual = link.receive, self._usual
         for _ in range(STEP_FRAMES):
-            if (item := link.receive()) is None:
+            item = receive()
+            if item is None:
                 break
-            self._take(*item)
+            identity, data = item
+            worker = usual.get(identity)
+            body = quick_done(data) if worker is not None and self._baton is None else None
+            if worker is None or body is None:
+                self._take(identity, data)
+            else:
+                self.frames += 1
+                try:
+                    self._done(worker, body, data)
+                except ProtocolViolation as error:
+                    self._fault(error.worker, error.rule, error.text)
             if not self._granted_at and self._stop is None and self._ready:
                 break  # all reports are in: another receive would only find nothing
         if link.closed or link.twice:
@@ -301,29 +313,34 @@ class Hub(Telling):
     def _grant(self) -> None:
         if self._baton is not None:
             return
-        for worker, seq, bound in self.barrier.grants():
+        grants = self.barrier.grants()
+        if not grants:
+            return
+        for worker, seq, bound in grants:
             frames = self._note_grant(worker, seq, bound)
-            for frame in frames:
-                self.journal.add(worker, b"G", frame)
+            sent = frames
             if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
                 self._baton = worker
-                frames[-1] = encode(_LEAD, quiet, frames[-1])
-            for frame in frames:
+                sent = [*frames[:-1], encode(_LEAD, quiet, frames[-1])]
+            for frame in sent:
                 self._send(worker, frame)
+            for frame in frames:
+                self.journal.add(worker, b"G", frame)
 
     def _note_grant(self, worker: int, seq: int, bound: int) -> list[bytes]:
         """Note a grant; its frames."""
+        blobs, whole = self._blobs[worker], False
         if worker in self._foreign:
-            self._foreign[worker].granted(self._blobs[worker])
-        whole = worker in self._foreign and self._foreign[worker].whole
-        frames = grant_frames(seq, bound, self._blobs[worker], whole=whole)
-        if self._arrival[worker] < self._next[worker]:
-            self._next[worker] = self._arrival[worker]
-        self._blobs[worker] = []
-        self._arrival[worker] = NEVER
+            self._foreign[worker].granted(blobs)
+            whole = self._foreign[worker].whole
+        if blobs:
+            self._blobs[worker] = []
+            if self._arrival[worker] < self._next[worker]:
+                self._next[worker] = self._arrival[worker]
+            self._arrival[worker] = NEVER
         self._granted_at[worker] = time.monotonic()
         self.grants += 1
-        return frames
+        return grant_frames(seq, bound, blobs, whole=whole)
 
     def _send(self, worker: int, frame: bytes) -> None:
         try:

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import msgpack
 
-from cosim.core.codec import FrameType, encode
-from cosim.core.journal import HEADER, frame_record
+from cosim.core.codec import GRANT_PREFIX, FrameType, encode, pack
+from cosim.core.journal import HEADER, record_parts
 
 JOURNAL_BYTES = 8 << 20
 """Most bytes of frames that wait to be written to the journals."""
@@ -47,7 +47,7 @@ class Journal:
 
     def __init__(self, folder: Path | None, workers: int) -> None:
         self._files: list[BinaryIO] = []
-        self._frames: dict[int, list[bytes]] = {}  # by worker: tag, frame, tag, frame, ...
+        self._frames: list[tuple[int, bytes, bytes]] = []  # worker, tag, frame
         self._bytes = 0
         self.fault: OSError | None = None
         if folder is not None:
@@ -59,22 +59,20 @@ class Journal:
     def add(self, worker: int, tag: bytes, frame: bytes) -> None:
         """Append one frame. It is only noted here; `flush`, which is called ten times a second, writes it."""
         if self._files:
-            kept = self._frames.get(worker)
-            if kept is None:
-                kept = self._frames[worker] = []
-            kept.append(tag)
-            kept.append(frame)
+            self._frames.append((worker, tag, frame))
             self._bytes += len(frame)
             if self._bytes > JOURNAL_BYTES:
                 self.flush()
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
-        frames, self._frames, self._bytes = self._frames, {}, 0
+        frames, self._frames, self._bytes = self._frames, [], 0
+        parts: dict[int, list[bytes]] = {}
+        for worker, tag, frame in frames:
+            parts.setdefault(worker, []).extend(record_parts(tag, frame))
         try:
-            for worker, kept in frames.items():
-                pairs = zip(kept[::2], kept[1::2], strict=True)
-                self._files[worker].write(b"".join([frame_record(tag + frame) for tag, frame in pairs]))
+            for worker, kept in parts.items():
+                self._files[worker].write(b"".join(kept))
                 self._files[worker].flush()
         except OSError as error:
             self._fail(error)
@@ -91,7 +89,7 @@ class Journal:
 
     def _fail(self, error: OSError) -> None:
         self.fault = error
-        self._frames = {}
+        self._frames = []
         self.close()
 
 
@@ -99,7 +97,7 @@ def grant_frames(seq: int, bound: int, blobs: list[tuple[int, bytes]], *, whole:
     """A GRANT; before it, unless it must be `whole`, grants of sequence number 0, which only deliver what is too much for one
     frame: a worker that others hold back has no limit on what waits for it."""
     if len(blobs) < 2:
-        return [encode(_GRANT, seq, bound, blobs)]
+        return [GRANT_PREFIX + pack((seq, bound, blobs))]
     frames = []
     if not whole:
         first = size = 0

@@ -63,6 +63,7 @@ class HubState(ABC):
         self._foreign = self._foreign_workers(tokens or {}, stall_s)
         self._identity = [self._called(worker).encode() for worker in range(count)]
         self._worker = {identity: worker for worker, identity in enumerate(self._identity)}
+        self._usual = {name: worker for name, worker in self._worker.items() if worker not in self._foreign}
         self._pid: dict[int, int] = {}
         self._ready: set[int] = set()
         self._lost: set[int] = set()
@@ -71,7 +72,7 @@ class HubState(ABC):
         self._next = [0] * count
         self._now = [0] * count
         self._granted_at: dict[int, float] = {}
-        self._passes = self.passing and getattr(link, "passes", False)
+        self._passes = self.passing and count > 1 and getattr(link, "passes", False)
         self._baton: int | None = None  # the worker that has it, as far as is known
         self._early: dict[int, deque[tuple[tuple[Any, ...], bytes, int]]] = {}  # answers before those that they follow
         self._stalled: set[int] = set()
@@ -111,7 +112,8 @@ class HubState(ABC):
     def _plan_of(self, worker: int) -> bytes:
         """What its WELCOME carries."""
         number = self.served[worker]
-        return self.plan.worker_plan(number, dict(self._returns[number])).to_msgpack()
+        distances = self.barrier.distances(worker) if self._passes else ()
+        return self.plan.worker_plan(number, dict(self._returns[number]), distances).to_msgpack()
 
     def _figures(self) -> tuple[int, int, int]:
         """Events, grants and messages so far."""

@@ -67,6 +67,7 @@ class RootHub(Hub):
         )
         others["stall_s"] = 0.0  # a host that computes sends heartbeats; a worker that stalls is its host's to see
         super().__init__(plan._replace(groups=groups, hosts=()), link, emit, **others)
+        self._usual = {}  # every frame of a host is looked at: it is a sign of life
         self._began += placing_s
         self.silence_s = silence_s
         self._incarnations = dict(incarnations or {})

@@ -245,26 +245,12 @@ class Supervisor(Crew):
 
     def _hub_fault(self, text: str) -> None:
         self.log.own("hub fault", traceback=text)
-        self.outcome.errors.append(
-            InternalError(
-                f"the hub failed: {text.strip().splitlines()[-1]}",
-                code="hub-fault",
-                where="hub",
-                next_step="this is a fault of cosim: please report it with log.jsonl",
-            )  # fmt: skip
-        )
+        self.outcome.errors.append(_fault("hub", f"the hub failed: {text.strip().splitlines()[-1]}"))
 
     def _own_fault(self, errors: BaseExceptionGroup[BaseException]) -> None:
         text = "".join(traceback.format_exception(errors))
         self._attempt(lambda: self.log.own("supervisor fault", traceback=text))
-        self.outcome.errors.append(
-            InternalError(
-                f"the supervisor failed: {errors.exceptions[0]!r}",
-                code="supervisor-fault",
-                where="supervisor",
-                next_step="this is a fault of cosim: please report it with log.jsonl",
-            )  # fmt: skip
-        )
+        self.outcome.errors.append(_fault("supervisor", f"the supervisor failed: {errors.exceptions[0]!r}"))
 
     async def _reap(self) -> None:
         """Give the children a moment to end by themselves, then end them."""
@@ -323,14 +309,7 @@ class Supervisor(Crew):
             if all(known.code != error.code for known in self.outcome.errors):
                 self.outcome.errors.append(error)
         except Exception as error:
-            self.outcome.errors.append(
-                InternalError(
-                    f"the end of the run failed: {error!r}",
-                    code="supervisor-fault",
-                    where="supervisor",
-                    next_step="this is a fault of cosim: please report it with log.jsonl",
-                )
-            )
+            self.outcome.errors.append(_fault("supervisor", f"the end of the run failed: {error!r}"))
 
     def _traffic(self, report: dict[str, Any]) -> Traffic:
         names = [node.name for node in self.plan.nodes]
@@ -439,3 +418,13 @@ class Supervisor(Crew):
 
     def _groups(self) -> list[list[str]]:
         return [[self.plan.nodes[n].name for n in group] for group in self.plan.groups]
+
+
+def _fault(process: str, what: str) -> InternalError:
+    """An error of cosim itself: its hub or its supervisor failed."""
+    return InternalError(
+        what,
+        code=f"{process}-fault",
+        where=process,
+        next_step="this is a fault of cosim: please report it with log.jsonl",
+    )

@@ -269,6 +269,6 @@ def guest_text(point: Point) -> str:
     return _DURATION.sub(r"\1*\2", text)
 
 
-def percentile(spans: Sequence[int], percent: int) -> int:
+def percentile(spans: Sequence[int], percent: float) -> int:
     """Nearest rank of sorted spans."""
     return spans[max(0, math.ceil(len(spans) * percent / 100) - 1)]

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from cosim.run.sweep import percentile
+
 # Colours of Okabe and Ito's palette, told apart with any colour vision and in grey.
 COLOURS = {"vsgi": "#d55e00", "vlpi": "#0072b2"}
 REASON_COLOURS = ("#e8a27c", "#7fb3d6", "#8fcfb4", "#dfb7cf")
@@ -110,13 +112,15 @@ def _row(
 def _distribution(drawing: _Drawing, found: Distribution, axis: _LogAxis, y: float) -> None:
     spans, colour = found.spans, COLOURS.get(found.family, QUIET)
     drawing.line(axis.at(spans[0]), y, axis.at(spans[-1]), y, colour)
-    low, high = axis.at(_rank(spans, 25)), axis.at(_rank(spans, 75))
+    low, high = axis.at(percentile(spans, 25)), axis.at(percentile(spans, 75))
     drawing.rect(low, y - 5, max(high - low, 1.5), 10, colour, opacity=0.25)
-    shown = spans if len(spans) <= MAX_DOTS else [_rank(spans, 100 * (i + 0.5) / MAX_DOTS) for i in range(MAX_DOTS)]
+    shown = (
+        spans if len(spans) <= MAX_DOTS else [percentile(spans, 100 * (i + 0.5) / MAX_DOTS) for i in range(MAX_DOTS)]
+    )
     for number, value in enumerate(shown):
         # Equal values would hide each other: dots step through five heights, in a fixed order.
         drawing.dot(axis.at(value), y + (0, 4, -4, 2, -2)[number % 5], colour)
-    half = axis.at(_rank(spans, 50))
+    half = axis.at(percentile(spans, 50))
     drawing.line(half, y - 9, half, y + 9, INK, 2)
     way = (
         "by list register"
@@ -125,14 +129,10 @@ def _distribution(drawing: _Drawing, found: Distribution, axis: _LogAxis, y: flo
         if not found.by_list_register
         else "mixed"
     )
-    text = f"{short_time(_rank(spans, 50))} {way}"
+    text = f"{short_time(percentile(spans, 50))} {way}"
     fits = axis.at(spans[-1]) + 10 + 6 * len(text) < axis.left + axis.width + PAD
     x = axis.at(spans[-1]) + 10 if fits else axis.at(spans[0]) - 10
     drawing.text(x, y + 4, text, size=11, anchor="start" if fits else "end")
-
-
-def _rank(spans: Sequence[int], percent: float) -> int:
-    return spans[max(0, math.ceil(len(spans) * percent / 100) - 1)]
 
 
 class _LogAxis:

@@ -28,6 +28,11 @@ MAX_BLOCK = 4096
 """Bytes of one block access; longer blocks are split, and none crosses a 4 KiB boundary."""
 
 
+def vcpu_mpidr(index: int) -> int:
+    """MPIDR_EL1 that KVM gives vCPU `index` (VMPIDR_EL2): 16 to an Aff1 group, 256 of those to an Aff2 group."""
+    return 0x8000_0000 | index & 0xF | (index >> 4 & 0xFF) << 8 | (index >> 12 & 0xFF) << 16
+
+
 class ExternalAbort(Exception):
     """A load, store or `dsb` ended with a bus error (external abort or SError); the text names the address."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-SGI_COUNT = 16
 PPI_BASE = 16
 SPI_BASE = 32
 SPI_LAST = 1019
@@ -15,21 +14,6 @@ PPI_MAINTENANCE = 25
 PPI_HYP_TIMER = 26
 PPI_VIRTUAL_TIMER = 27
 PPI_PHYSICAL_TIMER = 30
-
-
-def is_sgi(intid: int) -> bool:
-    """INTID 0 to 15."""
-    return 0 <= intid < SGI_COUNT
-
-
-def is_ppi(intid: int) -> bool:
-    """INTID 16 to 31."""
-    return PPI_BASE <= intid < SPI_BASE
-
-
-def is_spi(intid: int) -> bool:
-    """INTID 32 to 1019."""
-    return SPI_BASE <= intid <= SPI_LAST
 
 
 def is_special(intid: int) -> bool:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-GROUP0, GROUP1_NS, GROUP1_S = 0, 1, 2
+from nodes.arch.groups import config_of, edges_of, group_of, read_priorities, written_priorities
+from nodes.arch.waiters import Waiters
+
 IRM = 1 << 31
 AFFINITY = 0xFF_00FF_FFFF
 
@@ -58,7 +60,7 @@ class Spis:
         self._ns_access = [0, 0, 0, 0]  # by level of NSACR: SPIs that Non-secure software may reach
         self.sent: dict[int, Sent] = {}
         self.clearing: set[int] = set()
-        self._returned: list[tuple[set[int], Callable[[], None]]] = []
+        self._returned = Waiters()
 
     # -- state -----------------------------------------------------------------------------------------------------------
 
@@ -79,9 +81,7 @@ class Spis:
 
     def group_of(self, intid: int) -> int:
         """0, 1 (Non-secure Group 1, or Group 1 with one Security state) or 2 (Secure Group 1)."""
-        if self.group >> intid & 1:
-            return GROUP1_NS
-        return GROUP1_S if self.two_states and self.modifier >> intid & 1 else GROUP0
+        return group_of(intid, self.group, self.modifier, self.two_states)
 
     def visible(self, secure: bool) -> int:
         """The SPIs that an access in that Security state may see and change."""
@@ -178,22 +178,11 @@ class Spis:
         self.clearing.discard(intid)
         self.sent.pop(intid, None)
         self.evaluate(intid)
-        free = []
-        for entry in self._returned:
-            entry[0].discard(intid)
-            if not entry[0]:
-                free.append(entry)
-        for entry in free:
-            self._returned.remove(entry)
-            entry[1]()
+        self._returned.over(intid)
 
     def after_clear(self, mask: int, done: Callable[[], None]) -> None:
         """Call `done` when every withdrawal of an SPI of the mask is acknowledged; at once if there is none."""
-        waiting = {intid for intid in self.clearing if mask >> intid & 1}
-        if waiting:
-            self._returned.append((waiting, done))
-        else:
-            done()
+        self._returned.after((intid for intid in self.clearing if mask >> intid & 1), done)
 
     # -- events ----------------------------------------------------------------------------------------------------------
 
@@ -239,34 +228,23 @@ class Spis:
     def read_priorities(self, index: int, secure: bool) -> int:
         """IPRIORITYR<index>."""
         shifted = self.two_states and not secure
-        visible = self.visible(secure)
-        value = 0
-        for lane in range(4):
-            intid = 4 * index + lane
-            if visible >> intid & 1:
-                priority = self.priority[intid]
-                value |= (priority << 1 & 0xFF if shifted else priority) << 8 * lane
-        return value
+        return read_priorities(index, self.priority, self.visible(secure), shifted)
 
     def write_priorities(self, index: int, value: int, lanes: int, secure: bool) -> None:
         """IPRIORITYR<index>; Non-secure software reaches the lower half of the range only."""
         shifted = self.two_states and not secure
-        visible = self.visible(secure)
-        for lane in range(4):
-            intid = 4 * index + lane
-            if lanes >> 8 * lane & 0xFF and visible >> intid & 1:
-                byte = value >> 8 * lane & 0xFF
-                self.priority[intid] = (byte >> 1 | 0x80 if shifted else byte) & self._priority_mask
-                self.evaluate(intid)
+        for intid, priority in written_priorities(index, value, lanes, self.visible(secure), shifted):
+            self.priority[intid] = priority & self._priority_mask
+            self.evaluate(intid)
 
     def read_config(self, index: int, secure: bool) -> int:
         """ICFGR<index>: bit 2n+1 is 1 for an edge-triggered SPI 16 * index + n."""
         edges = (self.edge & self.visible(secure)) >> 16 * index
-        return sum(2 << 2 * n for n in range(16) if edges >> n & 1)
+        return config_of(edges)
 
     def write_config(self, index: int, value: int, secure: bool) -> None:
         """ICFGR<index>."""
-        bits = sum(1 << 16 * index + n for n in range(16) if value >> 2 * n + 1 & 1)
+        bits = edges_of(value) << 16 * index
         may = 0xFFFF << 16 * index & self.visible(secure)
         self.edge = self.edge & ~may | bits & may
         self.evaluate_mask(may)

@@ -37,17 +37,12 @@ from nodes.pe.handlers import (
     icv_readers,
     icv_writers,
 )
-from nodes.pe.physical_interface import ANY_GROUP, GROUP0, GROUP1_NS, GROUP1_S, Held, PhysicalInterface
+from nodes.pe.physical_interface import Held, PhysicalInterface
 from nodes.pe.priority import Scheme
 from nodes.pe.regs import BY_NAME, REGISTERS, Kind, esr_for_sysreg, lookup
 from nodes.pe.virtual_interface import Direct, VirtualInterface
 
-__all__ = [
-    "ANY_GROUP", "GROUP0", "GROUP1_NS", "GROUP1_S", "ICH_IMAGE_FIELDS", "MAINTENANCE_PPI", "CpuInterface", "Trap",
-    "Undefined", "esr_for_sysreg", "ich_image_fields",
-]  # fmt: skip
-
-MAINTENANCE_PPI: Final = 25
+__all__ = ["ICH_IMAGE_FIELDS", "CpuInterface", "Trap", "Undefined", "esr_for_sysreg", "ich_image_fields"]
 
 Up = tuple[int | str, ...]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nodes.pe.physical_interface import GROUP0, GROUP1_NS, GROUP1_S, PhysicalInterface
+from nodes.arch.groups import GROUP0, GROUP1_NS, GROUP1_S
+from nodes.pe.physical_interface import PhysicalInterface
 from nodes.pe.virtual_interface import VirtualInterface
 
 __all__ = ["Read", "Readers", "Write", "Writers", "icc_readers", "icc_writers", "ich_readers", "ich_writers",

@@ -98,8 +98,7 @@ class Pe(Node):
         self.hyp_timer = VirtualTimer(self.timer.frequency)
         self.vcpus: dict[str, Vcpu] = {}
         self.guest: Guest | None = None
-        self._timer_event: Any = None
-        self._hyp_timer_event: Any = None
+        self._timer_events: dict[int, Any] = {}  # by PPI: its timer will fire
         self._timer_of = ""
         self._change: Future[None] | None = None
         self._irq_sent = 0
@@ -387,24 +386,21 @@ class Pe(Node):
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def update_timer(self) -> None:
-        """After a change of the virtual timer or when it is due: drive its line, and wait for its next rise."""
-        if self._timer_event is not None:
-            self.cancel(self._timer_event)
-            self._timer_event = None
-        self.ppi.drive(PPI_VIRTUAL_TIMER, int(self.timer.output(self.now)))
-        due = self.timer.due(self.now)
-        if due is not None:
-            self._timer_event = self.after(due - self.now, self.update_timer)
+        """After a change of the virtual timer: drive its line, and wait for its next rise."""
+        self._drive_timer(PPI_VIRTUAL_TIMER, self.timer)
 
     def _update_hyp_timer(self) -> None:
         """The same for the EL2 physical timer, which runs whoever is on the PE."""
-        if self._hyp_timer_event is not None:
-            self.cancel(self._hyp_timer_event)
-            self._hyp_timer_event = None
-        self.ppi.drive(PPI_HYP_TIMER, int(self.hyp_timer.output(self.now)))
-        due = self.hyp_timer.due(self.now)
+        self._drive_timer(PPI_HYP_TIMER, self.hyp_timer)
+
+    def _drive_timer(self, ppi: int, timer: VirtualTimer) -> None:
+        event = self._timer_events.pop(ppi, None)
+        if event is not None:
+            self.cancel(event)
+        self.ppi.drive(ppi, int(timer.output(self.now)))
+        due = timer.due(self.now)
         if due is not None:
-            self._hyp_timer_event = self.after(due - self.now, self._update_hyp_timer)
+            self._timer_events[ppi] = self.after(due - self.now, self._drive_timer, ppi, timer)
 
     async def change(self, until: Instant | None, what: str) -> None:
         """Wait until the CPU interface changes, at most until `until` ps."""

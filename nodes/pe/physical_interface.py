@@ -16,15 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from nodes.arch.groups import ANY_GROUP, GROUP0, GROUP1_NS, GROUP1_S
 from nodes.pe.priority import GROUP_MASK, IDLE, Scheme, nonsecure_view
-
-__all__ = ["ANY_GROUP", "GROUP0", "GROUP1_NS", "GROUP1_S", "Held", "PhysicalInterface"]
-
-GROUP0: Final = 0
-GROUP1_NS: Final = 1
-GROUP1_S: Final = 2
-ANY_GROUP: Final = 3
-"""In Deactivate: whatever the interrupt's group, software was entitled to it."""
 
 SECURE_PENDING: Final = 1020  # EL3 reading Group 0: a Secure Group 1 interrupt is pending
 NONSECURE_PENDING: Final = 1021

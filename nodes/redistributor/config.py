@@ -9,16 +9,51 @@ Source: IHI 0069 section 5.1 (LPI configuration tables, caching), section 5.3 (I
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cosim.api import BusFault
+from nodes.arch.lpi import config_fields
 from nodes.redistributor.effects import Done
+from nodes.redistributor.stream import Offer
 
 if TYPE_CHECKING:
     from nodes.redistributor.model import Redistributor
 
 LINE = 64
+
+
+def lpi_offers(
+    pending: Iterable[int],
+    leaving: Container[int],
+    byte: Callable[[int], int | None],
+    current: Offer | None,
+    group: int,
+    *,
+    lower_half: bool,
+) -> Iterator[Offer]:
+    """Pending LPIs or vLPIs that are enabled.
+
+    Args:
+        pending: their INTIDs.
+        leaving: those of them that are not offered.
+        byte: the configuration byte of an INTID; None while it is being read. Then one that the CPU interface holds already
+            (`current`) stays, another one must wait.
+        current: what the CPU interface holds.
+        group: of all of them.
+        lower_half: whether their priorities are in the Non-secure half of the range (two Security states).
+    """
+    for intid in pending:
+        if intid in leaving:
+            continue
+        config = byte(intid)
+        if config is None:
+            if current is not None and current.intid == intid:
+                yield current
+            continue
+        priority, enabled = config_fields(config)
+        if enabled:
+            yield Offer(intid, priority >> 1 | 0x80 if lower_half else priority, group)
 
 
 class ConfigCache:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nodes.arch.waiters import Waiters
+
 Done = Callable[[], None]
 
 
@@ -19,7 +21,7 @@ class Effects:
     def __init__(self) -> None:
         self._open: dict[int, None] = {}
         self._next = 0
-        self._waiting: list[tuple[set[int], Done]] = []
+        self._waiting = Waiters()
 
     def begin(self) -> int:
         """A token for a step that takes time."""
@@ -34,22 +36,11 @@ class Effects:
             KeyError: the token was given back before.
         """
         del self._open[token]
-        free = []
-        for entry in self._waiting:
-            entry[0].discard(token)
-            if not entry[0]:
-                free.append(entry)
-        for entry in free:
-            self._waiting.remove(entry)
-        for _, done in free:
-            done()
+        self._waiting.over(token)
 
     def after(self, done: Done) -> None:
         """Call `done` when everything that is open now has ended; at once when nothing is."""
-        if self._open:
-            self._waiting.append((set(self._open), done))
-        else:
-            done()
+        self._waiting.after(self._open, done)
 
     @property
     def idle(self) -> bool:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cosim.api import BusFault
+from nodes.arch.groups import GROUP1_NS
 from nodes.arch.intid import LPI_BASE
-from nodes.arch.lpi import config_address, config_fields, config_size, pending_size
-from nodes.redistributor.config import ConfigCache
+from nodes.arch.lpi import config_address, config_size, pending_size
+from nodes.redistributor.config import ConfigCache, lpi_offers
 from nodes.redistributor.effects import Done
-from nodes.redistributor.private import GROUP1_NS
 from nodes.redistributor.stream import Offer
 from nodes.redistributor.tables import changes, intids_of
 
@@ -47,18 +47,14 @@ class Lpis:
         """The pending and enabled ones; one that the CPU interface holds stays while its configuration is read again."""
         if not self.enabled:
             return
-        current = self._rd.physical.current
-        for intid in self.pending:
-            if intid in self._leaving:
-                continue
-            byte = self.cache.get(self._config(intid))
-            if byte is None:
-                if current is not None and current.intid == intid:
-                    yield current
-                continue
-            priority, enabled = config_fields(byte)
-            if enabled:
-                yield Offer(intid, priority >> 1 | 0x80 if self._rd.two_states else priority, GROUP1_NS)
+        yield from lpi_offers(
+            self.pending,
+            self._leaving,
+            lambda intid: self.cache.get(self._config(intid)),
+            self._rd.physical.current,
+            GROUP1_NS,
+            lower_half=self._rd.two_states,
+        )
 
     def _configured(self, done: Done) -> None:
         self._rd.update_physical()

@@ -25,10 +25,11 @@ from typing import Any
 from cosim.api import Channel, MmioInitiator, MmioTarget, ModelError, Node, Peer, Wire, ns, on, us
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.gic_stream import GIC_STREAM
+from nodes.arch.groups import GROUP0, GROUP1_NS, GROUP1_S
 from nodes.arch.intid import LPI_BASE, PPI_BASE, SPI_BASE
 from nodes.redistributor.effects import Effects
 from nodes.redistributor.lpi import Lpis
-from nodes.redistributor.private import GROUP0, GROUP1_NS, GROUP1_S, Private
+from nodes.redistributor.private import Private
 from nodes.redistributor.registers import Registers
 from nodes.redistributor.regs import TABLES
 from nodes.redistributor.rendezvous import Rendezvous

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nodes.arch.groups import (
+    ANY_GROUP,
+    GROUP0,
+    GROUP1_NS,
+    GROUP1_S,
+    config_of,
+    edges_of,
+    group_of,
+    read_priorities,
+    written_priorities,
+)
 from nodes.redistributor.stream import Offer
 
 COUNT = 32
 SGIS = 0xFFFF
 ALL = 0xFFFF_FFFF
-
-GROUP0, GROUP1_NS, GROUP1_S = 0, 1, 2
-ANY_GROUP = 3
-"""In Deactivate: software may deactivate an interrupt of any group."""
 
 
 class Private:
@@ -57,9 +64,7 @@ class Private:
 
     def group_of(self, intid: int) -> int:
         """0, 1 (Non-secure Group 1, or Group 1 with one Security state) or 2 (Secure Group 1)."""
-        if self.group >> intid & 1:
-            return GROUP1_NS
-        return GROUP1_S if self.two_states and self.modifier >> intid & 1 else GROUP0
+        return group_of(intid, self.group, self.modifier, self.two_states)
 
     def visible(self, secure: bool) -> int:
         """The interrupts that an access in that Security state may see and change."""
@@ -146,33 +151,22 @@ class Private:
 
     def read_priorities(self, index: int, secure: bool) -> int:
         """IPRIORITYR<index>."""
-        visible = self.visible(secure)
         shifted = self.two_states and not secure
-        value = 0
-        for lane in range(4):
-            intid = 4 * index + lane
-            if visible >> intid & 1:
-                priority = self.priority[intid]
-                value |= (priority << 1 & 0xFF if shifted else priority) << 8 * lane
-        return value
+        return read_priorities(index, self.priority, self.visible(secure), shifted)
 
     def write_priorities(self, index: int, value: int, lanes: int, secure: bool) -> None:
         """IPRIORITYR<index>; Non-secure software reaches the lower half of the range only."""
-        visible = self.visible(secure)
         shifted = self.two_states and not secure
-        for lane in range(4):
-            intid = 4 * index + lane
-            if lanes >> 8 * lane & 0xFF and visible >> intid & 1:
-                byte = value >> 8 * lane & 0xFF
-                self.priority[intid] = (byte >> 1 | 0x80 if shifted else byte) & self._priority_mask
+        for intid, priority in written_priorities(index, value, lanes, self.visible(secure), shifted):
+            self.priority[intid] = priority & self._priority_mask
 
     def read_config(self, secure: bool) -> int:
         """ICFGR1: bit 2n+1 is 1 for an edge-triggered PPI 16 + n."""
         edges = (self.edge & self.visible(secure)) >> 16
-        return sum(2 << 2 * n for n in range(16) if edges >> n & 1)
+        return config_of(edges)
 
     def write_config(self, value: int, secure: bool) -> None:
         """ICFGR1."""
-        bits = sum(1 << 16 + n for n in range(16) if value >> 2 * n + 1 & 1)
+        bits = edges_of(value) << 16
         visible = self.visible(secure) & ~SGIS
         self.edge = self.edge & ~visible | bits & visible

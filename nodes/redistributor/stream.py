@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from nodes.arch.waiters import Waiters
 from nodes.redistributor.effects import Done
 
 
@@ -54,7 +55,7 @@ class Slot:
         self.outstanding: dict[int, None] = {}
         self.refused: set[int] = set()
         self._cancelled: set[int] = set()
-        self._waits: list[tuple[set[int], Done]] = []
+        self._waits = Waiters()
 
     def available(self, intid: int) -> bool:
         """Whether it may be the next offer: it is the current one, or neither under way nor refused."""
@@ -92,23 +93,11 @@ class Slot:
         self._cancelled.discard(intid)
         if self.current is not None and self.current.intid == intid:
             self.current = None
-        free = []
-        for entry in self._waits:
-            entry[0].discard(intid)
-            if not entry[0]:
-                free.append(entry)
-        for entry in free:
-            self._waits.remove(entry)
-        for _, done in free:
-            done()
+        self._waits.over(intid)
 
     def after_return(self, intids: Iterable[int], done: Done) -> None:
         """Call `done` when none of these is outstanding; at once if that is so."""
-        waiting = {intid for intid in intids if intid in self.outstanding}
-        if waiting:
-            self._waits.append((waiting, done))
-        else:
-            done()
+        self._waits.after((intid for intid in intids if intid in self.outstanding), done)
 
     def settle(self, done: Done) -> None:
         """Call `done` when every withdrawn or replaced one is answered, so that only the current one may be taken."""

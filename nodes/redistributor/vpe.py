@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from nodes.arch.intid import LPI_BASE
-from nodes.arch.lpi import config_address, config_fields
+from nodes.arch.lpi import config_address
+from nodes.redistributor.config import lpi_offers
 from nodes.redistributor.effects import Done
 from nodes.redistributor.stream import Offer
 from nodes.redistributor.tables import changes, intids_of
@@ -76,17 +77,9 @@ class Vpe:
         yield from self.sgi.offers(self.group0, self.group1)
         if not self.group1:
             return
-        for intid in self.pending:
-            if intid in self.leaving:
-                continue
-            byte = config(self.config(intid))
-            if byte is None:
-                if current is not None and current.intid == intid:
-                    yield current
-                continue
-            priority, enabled = config_fields(byte)
-            if enabled:
-                yield Offer(intid, priority, VGROUP1)
+        yield from lpi_offers(
+            self.pending, self.leaving, lambda intid: config(self.config(intid)), current, VGROUP1, lower_half=False
+        )
 
     def activated(self, intid: int) -> None:
         """Acknowledged by the guest: no longer pending, and never active."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nodes.arch.cpu import BOOT_ENTRY, Cpu
+from nodes.arch.cpu import BOOT_ENTRY, Cpu, vcpu_mpidr
 from nodes.software import gicv3, psci, shared
 from nodes.software.report import Report
 from nodes.software.shared import Record
@@ -95,7 +95,7 @@ class _Sender(_Cpu):
         await self.report.exit(await self.report.summary())
 
     async def send_list(self, targets: list[int]) -> None:
-        for value in gicv3.sgi1r_values([psci.vcpu_mpidr(n) for n in targets], SGI):
+        for value in gicv3.sgi1r_values([vcpu_mpidr(n) for n in targets], SGI):
             await self.cpu.msr("ICC_SGI1R_EL1", value)
 
     async def send_broadcast(self, targets: list[int]) -> None:
@@ -165,7 +165,7 @@ async def _boot(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
                 await report.abort("At least 2 cpus required")
     await shared.clear(cpu, count)
     for n in range(1, count):
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(n), SECONDARY_ENTRY)
+        await psci.cpu_on(cpu, vcpu_mpidr(n), SECONDARY_ENTRY)
     await _Cpu(cpu, params).receive()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from nodes.arch.cpu import BOOT_ENTRY, Cpu
+from nodes.arch.cpu import BOOT_ENTRY, Cpu, vcpu_mpidr
 from nodes.arch.its_commands import encode
 from nodes.arch.lpi import config_address, config_byte
 from nodes.software import gicv3, its, psci, smmute_driver
@@ -157,7 +157,7 @@ class _Tester(Smmute):
         cpu.irq_disable()
         for event in EVENTS:
             await self.configure(event, True)
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(TARGET), TARGET_ENTRY)
+        await psci.cpu_on(cpu, vcpu_mpidr(TARGET), TARGET_ENTRY)
         for _ in range(LIMIT):
             if await self.other() >= 0:
                 break

@@ -24,11 +24,6 @@ class PsciError(Exception):
     """A PSCI call failed; the text has the function, the target and PSCI's name of the error."""
 
 
-def vcpu_mpidr(index: int) -> int:
-    """MPIDR_EL1 that KVM gives vCPU `index`: 16 to an Aff1 group, 256 of those to an Aff2 group."""
-    return 0x8000_0000 | index & 0xF | (index >> 4 & 0xFF) << 8 | (index >> 12 & 0xFF) << 16
-
-
 async def cpu_on(cpu: Cpu, mpidr: int, entry: int, context: int = 0) -> None:
     """Start the CPU with that MPIDR at `entry`, with `context` in x0. Raises PsciError."""
     affinity = mpidr & 0xFF_00FF_FFFF

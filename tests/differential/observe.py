@@ -12,7 +12,6 @@ from tests.differential import layout
 from tests.differential.layout import CPUS, EL1_REGISTERS, EL2_REGISTERS, REGISTERS, UNSEEN
 
 ITE_BYTES = 12
-NO_DOORBELL = 1023
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-
 import pytest
 
 from tests.differential import a64, agent, layout
@@ -12,7 +9,6 @@ from tests.differential.compare import first_difference
 from tests.differential.observe import View
 from tests.differential.setup import Setup
 from tests.differential.steps import Command, Line, Mrs, Msi, Msr, Program, Store, Write
-from tests.differential.wire import Gdb, OracleError, QTest
 
 ENCODINGS = [  # as `as` and `objdump` of binutils give them
     (a64.load_immediate(0, 0), [0xD2800000]),  # mov x0, #0
@@ -99,38 +95,3 @@ def test_a_program_must_fit() -> None:
     step = (Store(0x4100_0000, (1 << 64) - 1, 8),) * 100
     with pytest.raises(ValueError, match="must fit"):
         agent.compile_program(Program("3", (), (step,) * 1000))
-
-
-def _peer(answers: bytes) -> tuple[socket.socket, threading.Thread]:
-    near, far = socket.socketpair()
-
-    def serve() -> None:
-        far.recv(1000)
-        far.sendall(answers)
-        far.recv(1000)
-        far.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    return near, thread
-
-
-def test_qtest_skips_interrupts_and_reports_failures() -> None:
-    """Lines about interrupts may come before an answer; FAIL is an error that quotes the command."""
-    near, thread = _peer(b"IRQ raise 0\nOK 0x5\nFAIL Unknown command\n")
-    client = QTest(near)
-    assert client.command("readl 0x0") == "0x5"
-    with pytest.raises(OracleError, match="clock_step"):
-        client.command("clock_step")
-    client.close()
-    thread.join()
-
-
-def test_debugger_packets() -> None:
-    """Packets have a checksum and are acknowledged; a refused breakpoint is an error."""
-    near, thread = _peer(b"+$E22#a9")
-    client = Gdb(near)
-    with pytest.raises(OracleError, match="E22"):
-        client.breakpoint(0x1000)
-    client.close()
-    thread.join()

@@ -18,6 +18,8 @@ from tests.support.runs import ROOT, children, command, environment, result, rin
 
 ENDLESS = ("--set", "work_us=1000", "--set", "rounds=1000000")
 LIVENESS_S = 5.0
+DATAGRAM = "0002"
+"""Type of a socket in /proc/net/unix."""
 
 
 def log(run_dir: Path) -> list[dict[str, object]]:
@@ -52,7 +54,8 @@ def test_how_workers_start_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_worker_is_a_child_of_the_supervisor(tmp_path: Path, way: str) -> None:
     """Four workers and the hub are the supervisor's only children, each in a process group of its own, with the same command
-    line however it was started; each writes to its own stderr file, and has no connection but that to the hub."""
+    line however it was started; each writes to its own stderr file, and has no connection but that to the hub, beside the
+    datagram sockets by which workers reach each other."""
     run = tmp_path / "run"
     process = start(ring(tmp_path), run, *ENDLESS, "--start", way)
     try:
@@ -68,7 +71,9 @@ def test_a_worker_is_a_child_of_the_supervisor(tmp_path: Path, way: str) -> None
             assert os.readlink(f"/proc/{pid}/fd/2") == str(run / "workers" / f"{name}.stderr")
             assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
             opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-            assert sum(name.startswith("socket:") for name in opened) == 1, opened
+            sockets = [name[8:-1] for name in opened if name.startswith("socket:")]
+            kinds = {line.split()[6]: line.split()[4] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+            assert sum(kinds[number] != DATAGRAM for number in sockets) == 1, opened
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

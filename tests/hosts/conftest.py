@@ -9,9 +9,10 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.hosts.runs import SlowRun
 from tests.hosts.services import PROGRAMS, Dask, DaskTls, Slurm, Sshd, find
 from tests.support.runs import result, up
 
+Service = TypeVar("Service", Sshd, Slurm, Dask, DaskTls)
 HOSTS = 4
 """h0 for the driver, h1 to h3 for host hubs."""
 
@@ -37,6 +39,23 @@ def require_programs(engine: str) -> None:
     """`require` the programs of an engine."""
     packages = PROGRAMS[engine]
     require([f"{name} (Debian package {package})" for name, package in packages.items() if find(name) is None])
+
+
+def require_distributed() -> None:
+    """`require` the package of engine dask."""
+    if importlib.util.find_spec("distributed") is None:
+        require(["distributed (extra dask)"])
+
+
+@contextmanager
+def serving(kind: Callable[[net.Network, Path], Service], network: net.Network, folder: Path) -> Iterator[Service]:
+    """An engine's daemons on the hosts, with a new folder of their own."""
+    folder.mkdir()
+    service = kind(network, folder)
+    try:
+        yield service
+    finally:
+        service.close()
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +80,10 @@ def slow_run(folder: Path) -> Iterator[SlowRun]:
     require(net.missing())
     require_programs("ssh")
     network = net.Network("s", 3, delay_ms=20, loss=0.02)
-    (folder / "slow").mkdir()
-    service = Sshd(network, folder / "slow")
-    run = SlowRun(service, folder / "slow" / "run")
-    yield run
-    run.close()
-    service.close()
+    with serving(Sshd, network, folder / "slow") as service:
+        run = SlowRun(service, folder / "slow" / "run")
+        yield run
+        run.close()
     network.close()
 
 
@@ -85,44 +102,34 @@ def network(request: pytest.FixtureRequest) -> Iterator[net.Network]:
 def sshd(network: net.Network, folder: Path) -> Iterator[Sshd]:
     """sshd on the hosts."""
     require_programs("ssh")
-    (folder / "ssh").mkdir()
-    service = Sshd(network, folder / "ssh")
-    yield service
-    service.close()
+    with serving(Sshd, network, folder / "ssh") as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def slurm(network: net.Network, folder: Path) -> Iterator[Slurm]:
     """Slurm over the hosts, all nodes idle."""
     require_programs("slurm")
-    (folder / "slurm").mkdir()
-    service = Slurm(network, folder / "slurm")
-    service.wait()
-    yield service
-    service.close()
+    with serving(Slurm, network, folder / "slurm") as service:
+        service.wait()
+        yield service
 
 
 @pytest.fixture(scope="session")
 def dask(network: net.Network, folder: Path) -> Iterator[Dask]:
     """Dask over the hosts; its workers may still be starting."""
-    if importlib.util.find_spec("distributed") is None:
-        require(["distributed (extra dask)"])
-    (folder / "dask").mkdir()
-    service = Dask(network, folder / "dask")
-    yield service
-    service.close()
+    require_distributed()
+    with serving(Dask, network, folder / "dask") as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def dask_tls(network: net.Network, folder: Path) -> Iterator[DaskTls]:
     """A small Dask that speaks TLS."""
-    if importlib.util.find_spec("distributed") is None:
-        require(["distributed (extra dask)"])
+    require_distributed()
     require_programs("tls")
-    (folder / "tls").mkdir()
-    service = DaskTls(network, folder / "tls")
-    yield service
-    service.close()
+    with serving(DaskTls, network, folder / "tls") as service:
+        yield service
 
 
 @pytest.fixture(scope="session", params=["ssh", "dask", "slurm"])

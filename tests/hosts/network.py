@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAMS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux"}
@@ -124,9 +123,3 @@ class Network:
         assert self._relay.stdout is not None
         with self._relay.stdout as ready:
             assert ready.readline() == b"ready\n", "the relay must say that it is ready"
-
-
-def tcp_listeners(network: Network, host: str) -> Sequence[str]:
-    """Addresses that somebody listens on inside a host, as ADDRESS:PORT."""
-    lines = run(*network.inside(host, "ss", "-Hltn")).splitlines()
-    return [line.split()[3] for line in lines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,9 +13,12 @@ from typing import Any
 from tests.hosts.network import Network
 from tests.hosts.services import ROOT
 from tests.support.processes import is_running
-from tests.support.runs import result
+from tests.support.runs import result, wait_running
 
 LIMIT_S = 110.0
+"""Wall-clock limit of a whole run."""
+START_S = 60.0
+"""Of its start."""
 OURS = re.compile(rb"cosim\.(engines|run|node)|-m\0cosim\0")
 """What the command line of a process of cosim has in it; the test's daemons have none of it."""
 
@@ -60,18 +62,9 @@ def finish(process: subprocess.Popen[bytes], run_dir: Path, limit_s: float = LIM
     return process.returncode, result(run_dir)
 
 
-def wait_simulating(process: subprocess.Popen[bytes], run_dir: Path, limit_s: float = 60.0) -> None:
-    """Wait until a run is past its start."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            if json.loads((run_dir / "run.json").read_text())["state"] == "running":
-                return
-        except (OSError, ValueError):
-            pass
-        assert process.poll() is None, f"the run ended early: {said(run_dir).read_text()}"
-        assert time.monotonic() < deadline, "the run did not start in time"
-        time.sleep(0.02)
+def wait_simulating(process: subprocess.Popen[bytes], run_dir: Path) -> None:
+    """Wait until a run of `up` is past its start."""
+    wait_running(run_dir, process, START_S, said(run_dir))
 
 
 def alive(network: Network, hosts: list[str] | None = None) -> dict[int, str]:

@@ -14,7 +14,19 @@ from nodes.distributor.model import Distributor
 from nodes.its.model import Its
 from nodes.memory.model import Memory
 from nodes.redistributor.model import Redistributor
-from tests.machine.redistributor_bench import DIRTY, PENDING_LAST, VALID, VGRP1, PeDouble
+from tests.machine.redistributor_bench import (
+    CTLR,
+    DIRTY,
+    PENDBASER,
+    PENDING_LAST,
+    PROPBASER,
+    VALID,
+    VGRP1,
+    VPENDBASER,
+    VPROPBASER,
+    WAKER,
+    PeDouble,
+)
 
 T = TypeVar("T")
 
@@ -23,9 +35,6 @@ RAM, RAM_SIZE = 0x8000_0000, 0x1000_0000
 PROP, PEND = 0x8010_0000, 0x8020_0000
 VTABLE, VCONF, VPT = 0x8030_0000, 0x8040_0000, 0x8050_0000
 QUEUES, DEVICES, COLLECTIONS, VPES, ITTS = 0x8100_0000, 0x8110_0000, 0x8120_0000, 0x8130_0000, 0x8200_0000
-VLPI_BASE = 0x2_0000
-VPROPBASER, VPENDBASER = VLPI_BASE + 0x70, VLPI_BASE + 0x78
-CTLR, WAKER, PROPBASER, PENDBASER = 0x0, 0x14, 0x70, 0x78
 GITS_CTLR, CBASER, CWRITER, CREADR, BASER, SGIR = 0x0, 0x80, 0x88, 0x90, 0x100, 0x2_0020
 PAGES_64K = 2 << 8
 DEV = 0x10

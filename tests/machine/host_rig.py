@@ -318,3 +318,8 @@ class Rig:
     def console(self) -> str:
         """What the host printed so far."""
         return "".join(record[4][1] for record in self.node.side if record[3] == 1)
+
+
+def names(commands: list[Command]) -> list[str]:
+    """What the commands are."""
+    return [command.name for command in commands]

@@ -58,7 +58,6 @@ class Notes:
         self.sgis = sgis
         self.calls: list[tuple[Any, ...]] = []
         self.pending = 0
-        self.taken_back = False
 
     async def switch_sgis(self, on: bool) -> None:
         self.calls.append(("switch", on))

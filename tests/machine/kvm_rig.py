@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cosim.api import ns, seconds, us
 from cosim.node.node import SIDE_CONSOLE, SIDE_LOG, SIDE_MARK, SIDE_TEST
 from cosim.testing import Bench
+from nodes.arch.cpu import Program
 from nodes.distributor.model import Distributor
 from nodes.hypervisor.model import Hypervisor
 from nodes.its.model import Its
@@ -179,3 +182,11 @@ class Machine:
 
 
 __all__ = ["LIMIT", "Machine", "us"]
+
+
+def run_guest(monkeypatch: pytest.MonkeyPatch, program: Program, pes: int = 2, **options: Any) -> Machine:
+    """Run `program` in place of the ipi test."""
+    monkeypatch.setitem(GuestPe.programs, "ipi", program)
+    machine = Machine(pes, **options)
+    machine.run(seconds(20))
+    return machine

@@ -31,6 +31,11 @@ async def idle(cpu: Cpu) -> None:
         await cpu.wfi()
 
 
+async def idle_guest(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+    """A program that only waits."""
+    await idle(cpu)
+
+
 def acker(log: list[Any]) -> Any:
     """A handler factory's argument: acknowledges, notes and ends one interrupt."""
 
@@ -45,6 +50,28 @@ def acker(log: list[Any]) -> Any:
         cpu.irq_enable()
 
     return install
+
+
+def woken_guest(log: list[Any]) -> Program:
+    """A program that sleeps until an interrupt wakes it; then it notes "woke" and waits for more."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(log)(cpu)
+        await cpu.wfi()
+        log.append("woke")
+        await idle(cpu)
+
+    return program
+
+
+def acking_guest(log: list[Any]) -> Program:
+    """A program that only takes interrupts."""
+
+    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
+        acker(log)(cpu)
+        await idle(cpu)
+
+    return program
 
 
 class Ram(Node):

@@ -6,7 +6,21 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from cosim.api import NONSECURE, SECURE, Channel, Future, MmioInitiator, MmioTarget, Node, Peer, Request, Wire, ns, on
+from cosim.api import (
+    NONSECURE,
+    SECURE,
+    Channel,
+    Future,
+    MmioInitiator,
+    MmioTarget,
+    Node,
+    Peer,
+    Request,
+    Span,
+    Wire,
+    ns,
+    on,
+)
 from cosim.testing.bench import Bench
 from nodes.arch.gic_net import GIC_NET
 from nodes.arch.gic_stream import GIC_STREAM
@@ -33,7 +47,6 @@ PEND = 0x9100_0000
 VCONF = 0x9200_0000
 VPT = 0x9300_0000
 VTABLE = 0x9400_0000
-TABLE_SIZE = 0x2000
 
 DOORBELL_LPI = 8192 + 100
 NO_DOORBELL = 1023
@@ -278,6 +291,18 @@ class Gic:
 
     def write(self, offset: int, value: int, size: int = 4, *, rd: int = 0, attr: int = NONSECURE) -> None:
         self.run(self.its.bus.write(GICR + rd * STRIDE + offset, value, size, attr))
+
+    def write_and_watch(self, offset: int, value: int, watched: int, span: Span) -> tuple[int, int]:
+        """Write 32 bits; the register `watched` right behind the write, and `span` later."""
+
+        async def software() -> tuple[int, int]:
+            bus = self.its.bus
+            bus.post32(GICR + offset, value)
+            first = await bus.read32(GICR + watched)
+            await self.its.sleep(span)
+            return first, await bus.read32(GICR + watched)
+
+        return self.run(software())
 
     def gicd_read(self, offset: int, size: int = 4, *, attr: int = NONSECURE) -> int:
         return self.run(self.its.bus.read(GICD + offset, size, attr))

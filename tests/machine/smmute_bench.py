@@ -269,3 +269,15 @@ class Rig:
         offset, size = {"cmd": (0, 4), "uctrl": (4, 4), "launched": (8, 4), "returned": (12, 4), "udata0": (0x40, 8),
                         "udata1": (0x48, 8), "udata2": (0x50, 8), "begin": (0x28, 8)}[name]  # fmt: skip
         return self.read(self.frame(function, frame) + offset, size)
+
+
+def ready(function: int = 1, **params: Any) -> Rig:
+    """Everything mapped, and a function of the test engine enabled."""
+    made = Rig(**params).start().map_all()
+    made.enable(function)
+    return made
+
+
+def smmu_alone(**params: Any) -> Rig:
+    """The SMMU with doubles around it."""
+    return Rig(endpoint=False, **params).start()

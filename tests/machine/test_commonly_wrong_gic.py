@@ -10,7 +10,6 @@ import pytest
 
 from cosim.api import SECURE, ns
 from nodes.arch.its_commands import encode
-from tests.machine import gic_machine as gm
 from tests.machine.gic_machine import (
     CREADR,
     CWRITER,
@@ -23,7 +22,7 @@ from tests.machine.gic_machine import (
     STRIDE,
     VCONF,
     VLPI,
-    VPENDBASER,
+    VPT,
     GicMachine,
     deschedule,
     event,
@@ -35,11 +34,17 @@ from tests.machine.gic_machine import (
     with_lpi,
     with_vpes,
 )
-from tests.machine.redistributor_bench import DIRTY, DOORBELL, PENDING_LAST, VALID, VGRP1
-
-VMAPP = {"rdbase": 1, "valid": 1, "alloc": 1, "vpt_size": 15, "default_doorbell": NONE}
-VSGIR, VSGIPENDR = gm.VLPI_BASE + 0x80, gm.VLPI_BASE + 0x88
-SGI = 0x1_0000
+from tests.machine.redistributor_bench import (
+    DIRTY,
+    DOORBELL,
+    PENDING_LAST,
+    SGI_BASE,
+    VALID,
+    VGRP1,
+    VPENDBASER,
+    VSGIPENDR,
+    VSGIR,
+)
 
 # -- physical LPIs, SGIs -----------------------------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ def test_broadcast_sgi_excludes_the_sender_and_lists_may_name_it() -> None:
     """26: IRM = 1 reaches all but the sender whatever the target fields say; a target list with the sender is a self-SGI."""
     gic = GicMachine(n=3)
     for i in range(3):
-        gic.write(GICR + i * STRIDE + SGI + 0x100, 0xFFFF)
+        gic.write(GICR + i * STRIDE + SGI_BASE + 0x100, 0xFFFF)
 
     def generate(sender: int, value: int) -> list[int]:
         async def send() -> None:
@@ -111,7 +116,7 @@ def test_broadcast_sgi_excludes_the_sender_and_lists_may_name_it() -> None:
 def test_icactiver0_deactivates_an_sgi_that_was_never_ended() -> None:
     """28: cleared by ICACTIVER0, the SGI can be taken again, and so can another one."""
     gic = GicMachine(n=1)
-    base = GICR + SGI
+    base = GICR + SGI_BASE
     gic.write(base + 0x100, 0xFFFF)
     gic.write(base + 0x200, 1 << 3)
     assert gic.take() == 3 and gic.read(base + 0x300) == 1 << 3
@@ -246,7 +251,7 @@ def test_unmap_with_alloc_leaves_the_pending_table_readable() -> None:
     gic = with_vpes()
     gic.msi(1)
     sgir(gic, 1, 6)
-    table = gm.VPT + 0x1_0000
+    table = VPT + 0x1_0000
     assert not gic.pending_bit(table, VLPI)
     gic.do(gic.vmapp(1, 0, valid=0))
     assert gic.pending_bit(table, VLPI)

@@ -15,16 +15,10 @@ from nodes.smmute.regs import ERROR, HALTED, MEMCPY, SUM64
 from nodes.software import psci, smmute_app
 from nodes.software.smmute_driver import EIO, SUCCESS, Smmute
 from tests.machine.kvm_rig import GuestPe, Machine
-from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, SIDS, Rig
+from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, SIDS, ready
 from tests.machine.test_host_machine import GUEST_IPA, GUEST_PA, GUEST_SIZE, MSI, HostMachine
 
 LAST = 2047
-
-
-def rig(function: int = 1, **params: Any) -> Rig:
-    made = Rig(**params).start().map_all()
-    made.enable(function)
-    return made
 
 
 # -- 30: masked vectors and aborted MSIs -------------------------------------------------------------------------------
@@ -32,7 +26,7 @@ def rig(function: int = 1, **params: Any) -> Rig:
 
 def test_a_masked_vector_goes_to_the_pba_and_is_delivered_at_unmask() -> None:
     """Row 30: nothing is sent for a masked vector, its pending bit reads one, unmasking sends it once and clears the bit."""
-    r = rig()
+    r = ready()
     _, table, pba = r.bars(1)
     r.write(table + 16 * 3 + 12, 1)
     r.program(SUM64, IOVA, IOVA + 7, function=1, msidata=3)
@@ -46,7 +40,7 @@ def test_a_masked_vector_goes_to_the_pba_and_is_delivered_at_unmask() -> None:
 
 def test_the_function_mask_holds_every_vector_back() -> None:
     """Row 30: with Function Mask two vectors pend, though theirs are clear; clearing it sends both."""
-    r = rig()
+    r = ready()
     r.set_config(1, 0x82, 3 << 14, 2)
     for vector in (2, 5):
         r.program(SUM64, IOVA, IOVA + 7, function=1, msidata=vector, frame=vector)
@@ -57,7 +51,7 @@ def test_the_function_mask_holds_every_vector_back() -> None:
 
 def test_msi_aborted_is_set_when_nothing_can_be_sent_and_not_when_it_pends() -> None:
     """Row 30: with MSI-X disabled uctrl.MSI_ABORTED is one; with a masked vector it is zero."""
-    r = rig()
+    r = ready()
     r.write(r.bars(1)[1] + 12, 1)
     r.program(SUM64, IOVA, IOVA + 7, function=1)
     assert r.user("uctrl", function=1) == 0
@@ -69,7 +63,7 @@ def test_msi_aborted_is_set_when_nothing_can_be_sent_and_not_when_it_pends() -> 
 
 def test_the_pba_has_a_bit_for_each_of_2048_vectors() -> None:
     """The pending bits take 256 bytes, not the 32 that kvmtool computes: vector 2047 is bit 31 of the word at 252."""
-    r = rig()
+    r = ready()
     r.program(SUM64, IOVA, IOVA + 7, function=1, msidata=LAST)
     pba = r.bars(1)[2]
     assert [r.read(pba + 4 * n) for n in (62, 63)] == [0, 1 << 31]
@@ -94,7 +88,7 @@ def test_the_vmms_device_id_is_the_one_that_the_guest_maps(wrong: int, monkeypat
 
 def test_a_device_id_cannot_be_forged_by_the_endpoint() -> None:
     """Whatever an engine writes into its registers, data and addresses, its MSIs carry the DeviceID of the wire that they took."""
-    r = rig(0)
+    r = ready(0)
     frame = r.frame(0)
     r.write(frame + 0x1_0000 + 8, SIDS[1])  # streamid of the privileged frame: ignored under PCI Express
     r.program(SUM64, IOVA, IOVA + 7, function=0, msidata=2)
@@ -180,7 +174,7 @@ def test_ten_transactions_of_a_driver_with_one_fault(fault: str, monkeypatch: py
 
 def test_frames_beside_a_faulting_one_are_not_disturbed() -> None:
     """Several frames in flight: the one whose range has a hole ends with ERROR and the hole's address, the others with HALTED."""
-    r = rig()
+    r = ready()
     r.memory.poke(DATA, bytes(range(256)))
     for frame in range(8):
         where = IOVA + 0x10_0000 if frame == 3 else IOVA

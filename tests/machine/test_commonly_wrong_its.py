@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 
 from nodes.arch.its_commands import encode
-from tests.machine import gic_machine as gm
 from tests.machine import its_bench as ib
 from tests.machine.gic_machine import (
     DB,
@@ -30,11 +29,9 @@ from tests.machine.gic_machine import (
     with_vpes,
 )
 from tests.machine.its_bench import ItsBench
-from tests.machine.redistributor_bench import DOORBELL
+from tests.machine.redistributor_bench import DOORBELL, SGI_BASE
 
 VMAPP = {"rdbase": 1, "valid": 1, "alloc": 1, "vpt_size": 15, "default_doorbell": NONE}
-VSGIR, VSGIPENDR = gm.VLPI_BASE + 0x80, gm.VLPI_BASE + 0x88
-SGI = 0x1_0000
 
 
 def test_queue_wraps_at_its_size() -> None:
@@ -221,8 +218,8 @@ def test_redistributor_stride_follows_vlpis(version: str, stride: int) -> None:
 def test_icfgr0_is_read_only_and_reserved_registers_are_res0() -> None:
     """Also collected: SGIs stay edge-triggered; a reserved offset reads 0 and is counted."""
     gic = GicMachine(n=1)
-    gic.write(GICR + SGI + 0xC00, 0)
-    assert gic.read(GICR + SGI + 0xC00) == 0xAAAA_AAAA
+    gic.write(GICR + SGI_BASE + 0xC00, 0)
+    assert gic.read(GICR + SGI_BASE + 0xC00) == 0xAAAA_AAAA
     assert gic.read(GICR + 0x200) == gic.read(GICD + 0x20) == gic.read(GITS + 0x60) == 0
     assert gic.faults() == {
         "distributor.reserved_accesses": 1,

@@ -3,13 +3,12 @@ rows are in test_commonly_wrong_gic.py and test_commonly_wrong_its.py, those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from cosim.api import seconds, us
-from nodes.arch.cpu import BOOT_ENTRY, Cpu
+from nodes.arch.cpu import BOOT_ENTRY, Cpu, vcpu_mpidr
 from nodes.hypervisor.experiment import COMMANDS, TWO_GUESTS, VLPI, VSGI
 from nodes.hypervisor.host.its import ItsDriver
 from nodes.hypervisor.kvm import sgi
@@ -18,20 +17,11 @@ from nodes.software import gicv3, psci, smmute_driver
 from nodes.software.smmute_driver import Smmute
 from tests.machine.cpu_interface_bench import booted
 from tests.machine.kvm_doubles import GICD, Guest
-from tests.machine.kvm_rig import GuestPe, Machine
+from tests.machine.kvm_rig import GuestPe, Machine, run_guest
 
 GENERATIONS = ("3", "4.0", "4.1")
-Program = Callable[[Cpu, str, dict[str, Any]], Coroutine[Any, Any, None]]
 
 # -- hypervisor --------------------------------------------------------------------------------------------------------
-
-
-def run_guest(monkeypatch: pytest.MonkeyPatch, program: Program, pes: int = 2, **options: Any) -> Machine:
-    """Run `program` in place of the ipi test."""
-    monkeypatch.setitem(GuestPe.programs, "ipi", program)
-    machine = Machine(pes, **options)
-    machine.run(seconds(20))
-    return machine
 
 
 async def set_up(cpu: Cpu, log: list[str], *, vcpus: int = 2, eoimode: int = 0) -> None:
@@ -98,7 +88,7 @@ def test_row_19_a_vsgi_sent_while_the_distributor_is_off_is_not_lost(monkeypatch
             while True:
                 await cpu.delay(us(100))
         await gicv3.enable_defaults(cpu, 2, True)
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
         await cpu.delay(us(500))
         await cpu.store(gicv3.GICD, 0x100, 4)
         await cpu.delay(us(50))
@@ -151,7 +141,7 @@ def test_row_25_nassgireq_changes_only_with_the_distributor_off() -> None:
 
 def test_row_26_irm_excludes_the_sender_a_list_may_name_it_and_rs_counts_by_sixteen() -> None:
     """Targets of SGI1R: broadcast without the sender, self by a list, and vCPUs with another Aff1 not by accident."""
-    mpidrs = [psci.vcpu_mpidr(n) for n in range(20)]
+    mpidrs = [vcpu_mpidr(n) for n in range(20)]
     assert sgi.decode("ICC_SGI1R_EL1", 1 << 40 | 2 << 24, mpidrs, 3).targets == tuple(n for n in range(20) if n != 3)
     assert sgi.decode("ICC_SGI1R_EL1", 2 << 24 | 1 << 3, mpidrs, 3).targets == (3,)
     assert sgi.decode("ICC_SGI1R_EL1", 2 << 24 | 1 << 16 | 1 << 3, mpidrs, 3).targets == (19,)
@@ -217,7 +207,7 @@ def test_row_28_the_active_state_of_another_vcpus_sgi_is_seen_in_its_list_regist
             cpu.irq_enable()
             while True:
                 await cpu.delay(us(1000))
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
         await cpu.delay(us(500))
         await cpu.msr("ICC_SGI1R_EL1", 4 << 24 | 1 << 1)
         await cpu.delay(us(100))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.pe.cpu_interface import ANY_GROUP, GROUP0, GROUP1_NS, GROUP1_S
+from nodes.arch.groups import ANY_GROUP, GROUP0, GROUP1_NS, GROUP1_S
 from tests.machine.cpu_interface_bench import NS_A0, SPURIOUS, Bench, booted
 
 LPI = 8192 + 17

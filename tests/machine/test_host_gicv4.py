@@ -10,14 +10,10 @@ from cosim.api import ModelError, ms, us
 from nodes.arch.its_commands import Command
 from nodes.hypervisor.host.gicv4 import Gicv4, Vpe
 from nodes.hypervisor.host.its import ItsDevice
-from tests.machine.host_rig import ITS_BASES, STREAM, Rig
+from tests.machine.host_rig import ITS_BASES, STREAM, Rig, names
 
 VPENDBASER = 0x2_0078
 CONFIG = [(True, 1, 0xA0)] * 16
-
-
-def names(commands: list[Command]) -> list[str]:
-    return [command.name for command in commands]
 
 
 class Vm:

@@ -7,15 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.api import ModelError, ms, us
-from nodes.arch.its_commands import Command
 from nodes.hypervisor.host import queue
 from nodes.hypervisor.host.access import together
 from nodes.hypervisor.host.queue import SLOTS, ItsError
-from tests.machine.host_rig import STREAM, Rig
-
-
-def names(commands: list[Command]) -> list[str]:
-    return [command.name for command in commands]
+from tests.machine.host_rig import STREAM, Rig, names
 
 
 def test_one_operation_one_cwriter_write_and_one_sync_per_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,10 +21,10 @@ def test_one_operation_one_cwriter_write_and_one_sync_per_target(monkeypatch: py
     writes: list[int] = []
     write = rig.its[0].bank.write
 
-    def spy(offset: int, size: int, value: int, *, secure: bool = True) -> None:
+    def spy(offset: int, size: int, value: int, secure: bool = True) -> None:
         if offset == 0x88:
             writes.append(value)
-        write(offset, size, value, secure=secure)
+        write(offset, size, value, secure)
 
     monkeypatch.setattr(rig.its[0].bank, "write", spy)
     commands = [("INVALL", {"icid": n}) for n in (0, 1, 0)]

@@ -129,6 +129,19 @@ def test_an_msi_becomes_a_host_lpi() -> None:
     assert machine.hypervisor.count["unexpected_irqs"] == 0
 
 
+def cpus_of_interrupts(machine: HostMachine) -> list[int]:
+    """A list that grows by the index of the CPU whenever the host handles an interrupt."""
+    taken: list[int] = []
+    original = machine.host.handle_irq
+
+    async def spy(cpu: Any, intid: int) -> bool:
+        taken.append(cpu.index)
+        return await original(cpu, intid)
+
+    machine.host.handle_irq = spy  # type: ignore[method-assign]
+    return taken
+
+
 def test_a_moved_event_interrupts_the_other_cpu() -> None:
     """After MOVI the host LPI is taken on the CPU of the new collection."""
     machine = HostMachine()
@@ -137,14 +150,7 @@ def test_a_moved_event_interrupts_the_other_cpu() -> None:
     machine.call(device.its_device.move_event(1, machine.host.cpus[1]))
     assert machine.bench.kernel is not None
     before = machine.pe[0].count.copy()
-    taken: list[int] = []
-    original = machine.host.handle_irq
-
-    async def spy(cpu: Any, intid: int) -> bool:
-        taken.append(cpu.index)
-        return await original(cpu, intid)
-
-    machine.host.handle_irq = spy  # type: ignore[method-assign]
+    taken = cpus_of_interrupts(machine)
     machine.call(machine.smmute.dma1.write32(MSI, 1), "smmute")
     assert taken == [1] and machine.pe[0].count == before
 
@@ -152,14 +158,7 @@ def test_a_moved_event_interrupts_the_other_cpu() -> None:
 def test_an_ipi_interrupts_its_target_only() -> None:
     """SGI 0 of CPU 0 to CPU 1 is taken there, deactivated, and can be taken again."""
     machine = HostMachine(pes=3)
-    taken: list[int] = []
-    original = machine.host.handle_irq
-
-    async def spy(cpu: Any, intid: int) -> bool:
-        taken.append(cpu.index)
-        return await original(cpu, intid)
-
-    machine.host.handle_irq = spy  # type: ignore[method-assign]
+    taken = cpus_of_interrupts(machine)
 
     async def kick() -> None:
         async with machine.host.cpus[0] as cpu:

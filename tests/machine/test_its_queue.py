@@ -26,6 +26,16 @@ from tests.machine.its_bench import (
 )
 
 
+def cold() -> ItsBench:
+    """Event 1 of DEV is LPI 8200 of redistributor 1, and no cache knows it: the ITS was off in between."""
+    bench = ItsBench().enable()
+    bench.run(mapc(0, 1), mapd(), mapti(1, 8200, 0), sync(1))
+    bench.write(CTLR, 0, 4)
+    bench.write(CTLR, 1, 4)
+    bench.take_syncs()
+    return bench
+
+
 def invall(icid: int) -> bytes:
     return encode("INVALL", icid=icid)
 
@@ -258,11 +268,7 @@ def test_unexpected_acknowledges() -> None:
 @pytest.mark.parametrize("delay", [0, ns(1), ns(30), ns(61), ns(119), ns(121), ns(200), ns(400)])
 def test_msi_after_discard_and_sync_never_uses_the_old_mapping(delay: int) -> None:
     """However MSIs fall between DISCARD and its SYNC with cold caches, none reaches the redistributor after the SYNC."""
-    bench = ItsBench().enable()
-    bench.run(mapc(0, 1), mapd(), mapti(1, 8200, 0), sync(1))
-    bench.write(CTLR, 0, 4)
-    bench.write(CTLR, 1, 4)
-    bench.take_syncs()
+    bench = cold()
     order = bench.watch(1)
     bench.post_commands(encode("DISCARD", device_id=DEV, event_id=1), sync(1))
     bench.msis(*[(DEV, 1)] * 8, delay=delay, every=ns(35))
@@ -273,11 +279,7 @@ def test_msi_after_discard_and_sync_never_uses_the_old_mapping(delay: int) -> No
 
 def test_sync_covers_events_that_came_before() -> None:
     """An MSI that still waits for memory when SYNC is executed reaches the redistributor before the SYNC does."""
-    bench = ItsBench().enable()
-    bench.run(mapc(0, 1), mapd(), mapti(1, 8200, 0), sync(1))
-    bench.write(CTLR, 0, 4)
-    bench.write(CTLR, 1, 4)
-    bench.take_syncs()
+    bench = cold()
     order = bench.watch(1)
     bench.post_commands(sync(1))
     bench.msis((DEV, 1))

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.arch.cpu import vcpu_mpidr
 from nodes.hypervisor.kvm import psci, sgi
 from nodes.hypervisor.kvm.timer import VTimer
-from nodes.hypervisor.kvm.vm import vmpidr
 
-MPIDRS = [vmpidr(n) for n in range(40)]
+MPIDRS = [vcpu_mpidr(n) for n in range(40)]
 
 
 @pytest.mark.parametrize(

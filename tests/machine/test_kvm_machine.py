@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from cosim.api import ModelError, ms, seconds, us
-from nodes.arch.cpu import BOOT_ENTRY, Cpu
+from cosim.api import ModelError, ms, us
+from nodes.arch.cpu import BOOT_ENTRY, Cpu, vcpu_mpidr
 from nodes.hypervisor.experiment import VSGI
 from nodes.hypervisor.kvm.vcpu import Mode
 from nodes.hypervisor.kvm.vgic_v4 import VmV4
 from nodes.software import gicv3, psci
-from tests.machine.kvm_rig import GuestPe, Machine
+from tests.machine.kvm_rig import Machine, run_guest
 
 PASSES = [f"PASS: gicv3: ipi: {name}: Interrupts received" for name in ("self", "target-list", "broadcast")]
 
@@ -140,16 +139,6 @@ def test_a_vm_has_as_many_vcpus_as_kvm_allows(vcpus: int) -> None:
 
 # -- guests of their own -------------------------------------------------------------------------------------------------
 
-Program = Callable[[Cpu, str, dict[str, Any]], Coroutine[Any, Any, None]]
-
-
-def run_guest(monkeypatch: pytest.MonkeyPatch, program: Program, pes: int = 2, **options: Any) -> Machine:
-    """Run `program` in place of the ipi test."""
-    monkeypatch.setitem(GuestPe.programs, "ipi", program)
-    machine = Machine(pes, **options)
-    machine.run(seconds(20))
-    return machine
-
 
 async def set_up(cpu: Cpu, log: list[str], name: str, *, nassgireq: bool = True) -> None:
     """GIC of one vCPU, and a handler that notes INTIDs."""
@@ -178,7 +167,7 @@ def test_lost_wake_up_of_a_vcpu_that_blocked_while_the_distributor_was_off(
     async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
         if params["entry"] == BOOT_ENTRY:
             await set_up(cpu, log, "vcpu0")
-            await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+            await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
             await cpu.delay(ms(1))
             await cpu.store(gicv3.GICD, 0x100, 4)
             await cpu.delay(ms(1))
@@ -240,7 +229,7 @@ def test_a_timer_interrupt_that_the_guest_does_not_take_leaves_no_trace(monkeypa
             while True:
                 await cpu.wfi()
         await set_up(cpu, log, "vcpu0")
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
         await cpu.msr("CNTV_CTL_EL0", 1)
         while not log:
             await cpu.wfi()
@@ -306,7 +295,7 @@ def test_vcpus_stand_still_while_their_sgis_move_and_pending_ones_move_along(mon
                     cpu.irq_disable()
                 await cpu.delay(us(3))
         await set_up(cpu, log, "vcpu0", nassgireq=False)
-        await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+        await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
         await cpu.delay(us(300))
         for first, second in ((0x100, 0x113), (0, 0x13)):
             log.clear()
@@ -345,7 +334,7 @@ def test_a_guest_that_crashes_ends_its_session_and_fails(monkeypatch: pytest.Mon
 
     async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
         if params["entry"] == BOOT_ENTRY:
-            await psci.cpu_on(cpu, psci.vcpu_mpidr(1), 1)
+            await psci.cpu_on(cpu, vcpu_mpidr(1), 1)
             while True:
                 await cpu.wfi()
         raise ValueError("no such luck")
@@ -363,7 +352,7 @@ def test_a_vcpu_that_is_switched_off_can_be_switched_on_again(monkeypatch: pytes
     async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
         if params["entry"] == BOOT_ENTRY:
             for entry in (1, 2):
-                await psci.cpu_on(cpu, psci.vcpu_mpidr(1), entry, 7 * entry)
+                await psci.cpu_on(cpu, vcpu_mpidr(1), entry, 7 * entry)
                 while (await cpu.hvc(0xC400_0004, 1))[0] == 0:
                     await cpu.delay(us(10))
             await psci.system_off(cpu)

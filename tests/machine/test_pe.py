@@ -9,7 +9,7 @@ import pytest
 from cosim.api import ModelError, ns, us
 from nodes.arch.cpu import UART, Cpu, ExternalAbort, UndefinedInstruction
 from nodes.arch.trap import HCR_TWI, TRAP
-from tests.machine.pe_bench import HCR, HOLE_IPA, ICH_ON, RAM_IPA, TRAP_LATENCY, PeBench, idle
+from tests.machine.pe_bench import HCR, HOLE_IPA, ICH_ON, RAM_IPA, TRAP_LATENCY, PeBench, idle, idle_guest
 
 # -- exits -------------------------------------------------------------------------------------------------------------
 
@@ -276,11 +276,7 @@ def test_loop_without_time_is_a_crash() -> None:
 )
 def test_misuse_by_the_hypervisor_is_named(kind: Any, fields: tuple[Any, ...], text: str) -> None:
     """What a hypervisor may not ask of a PE that runs a guest ends the run with a text that says what to do."""
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(idle_guest)
     pe.start()
     pe.to_pe(kind, *fields)
     with pytest.raises(Exception, match=text) as failure:

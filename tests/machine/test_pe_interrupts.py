@@ -10,7 +10,18 @@ from cosim.api import ms, ns, us
 from nodes.arch.cpu import Cpu
 from nodes.arch.gic_stream import GIC_STREAM
 from nodes.arch.trap import HCR_TWI, TRAP
-from tests.machine.pe_bench import HCR, ICH_ON, RAM_IPA, VLPI, PeBench, acker, idle
+from tests.machine.pe_bench import (
+    HCR,
+    ICH_ON,
+    RAM_IPA,
+    VLPI,
+    PeBench,
+    acker,
+    acking_guest,
+    idle,
+    idle_guest,
+    woken_guest,
+)
 
 # -- interrupts --------------------------------------------------------------------------------------------------------
 
@@ -18,14 +29,7 @@ from tests.machine.pe_bench import HCR, ICH_ON, RAM_IPA, VLPI, PeBench, acker, i
 def test_direct_interrupt_wakes_wfi_without_exit() -> None:
     """A vLPI offered by VSet is taken in an untrapped WFI, activated upwards and marked direct; nothing exits."""
     taken: list[Any] = []
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        acker(taken)(cpu)
-        await cpu.wfi()
-        taken.append("woke")
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(woken_guest(taken))
     pe.start()
     pe.gic(GIC_STREAM.VSet, 5, VLPI, 0xA0, 1)
     pe.run(us(1))
@@ -37,12 +41,7 @@ def test_direct_interrupt_wakes_wfi_without_exit() -> None:
 def test_list_register_interrupt_is_marked_lr() -> None:
     """An interrupt in a list register is taken at entry, and its mark says lr."""
     taken: list[Any] = []
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        acker(taken)(cpu)
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(acking_guest(taken))
     pe.start(ich=(*ICH_ON[:2], 0x50A0_0000_0000_0001, *ICH_ON[3:]))
     assert taken == [1] and pe.marks("ack") == [["vm.vcpu0", 1, "lr"]]
 
@@ -94,11 +93,7 @@ def test_interrupt_does_not_stretch_a_delay() -> None:
 
 def test_physical_interrupt_exits_even_when_masked() -> None:
     """A physical IRQ makes a guest in WFI exit, and the host is told its IRQ line right after."""
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(idle_guest)
     host_on(pe)
     pe.start()
     pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
@@ -147,14 +142,7 @@ def test_load_in_flight_completes_before_an_irq_exit() -> None:
 def test_irq_exit_resumes_the_wait() -> None:
     """After an exit for a physical interrupt the WFI goes on, and a direct interrupt still wakes it."""
     taken: list[Any] = []
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        acker(taken)(cpu)
-        await cpu.wfi()
-        taken.append("woke")
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(woken_guest(taken))
     host_on(pe)
     pe.start()
     pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
@@ -170,11 +158,7 @@ def test_irq_exit_resumes_the_wait() -> None:
 
 def test_irq_line_is_reported_in_host_context_only() -> None:
     """In host context each change of the IRQ line is sent once; while a guest runs none is, it exits instead."""
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(idle_guest)
     host_on(pe)
     pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
     pe.gic(GIC_STREAM.Set, 8301, 0x90, 1, delay=ns(1))
@@ -186,11 +170,7 @@ def test_irq_line_is_reported_in_host_context_only() -> None:
 
 def test_line_that_was_reported_is_reported_again_after_the_exit() -> None:
     """An interrupt that the host knew of but didn't take makes the guest exit at once, and the host hears of it again."""
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(idle_guest)
     host_on(pe)
     pe.gic(GIC_STREAM.Set, 8300, 0xA0, 1)
     pe.run(us(1))
@@ -202,12 +182,7 @@ def test_line_that_was_reported_is_reported_again_after_the_exit() -> None:
 def test_direct_offer_during_host_context_is_kept_for_entry() -> None:
     """A VSet that comes while the host runs is taken by the guest right after Enter."""
     taken: list[Any] = []
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        acker(taken)(cpu)
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(acking_guest(taken))
     pe.gic(GIC_STREAM.VSet, 5, VLPI, 0xA0, 1)
     pe.run(us(1))
     pe.start()
@@ -230,11 +205,7 @@ def test_maintenance_line_follows_the_guest() -> None:
 
 def test_host_access_that_is_undefined_is_counted() -> None:
     """An MRS of a write-only register by the host is answered with 0, counted and logged."""
-
-    async def program(cpu: Cpu, args: str, params: dict[str, Any]) -> None:
-        await idle(cpu)
-
-    pe = PeBench(program)
+    pe = PeBench(idle_guest)
     pe.to_pe(TRAP.SysregRead, 7, "ICC_EOIR1_EL1", 2, False)
     pe.to_pe(TRAP.SysregWrite, 8, "CNTVCT_EL0", 0, 2, False)
     pe.run(us(1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nodes.pe.cpu_interface import ACKNOWLEDGING, GROUP1_NS
+from nodes.arch.groups import GROUP1_NS
+from nodes.pe.cpu_interface import ACKNOWLEDGING
 from nodes.pe.regs import REGISTERS
 from nodes.pe.show import CPU_INTERFACE
 from tests.machine.cpu_interface_bench import NS_A0, booted

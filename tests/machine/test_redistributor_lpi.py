@@ -202,14 +202,7 @@ def test_disabling_lpis_writes_the_pending_table_before_rwp_ends() -> None:
         gic.config(intid)
         gic.send("SetLpi", intid)
 
-    async def disable() -> tuple[int, int]:
-        bus = gic.its.bus
-        bus.post32(GICR + CTLR, 0)
-        first = await bus.read32(GICR + CTLR)
-        await gic.its.sleep(ns(300))
-        return first, await bus.read32(GICR + CTLR)
-
-    first, later = gic.run(disable())
+    first, later = gic.write_and_watch(CTLR, 0, CTLR, ns(300))
     assert first & 9 == 8 and later & 9 == 0
     assert all(gic.memory.pending_bit(PEND, intid) for intid in (A, B, C))
     assert [len(data) for _, data in gic.memory.writes] == [128]  # only the lines that changed, neighbours together

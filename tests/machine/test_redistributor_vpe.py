@@ -10,7 +10,6 @@ from cosim.api import ns
 from tests.machine.redistributor_bench import (
     DIRTY,
     DOORBELL_LPI,
-    GICR,
     INVALLR,
     INVLPIR,
     NO_DOORBELL,
@@ -268,14 +267,7 @@ def test_vsgir_reads_the_pending_vsgis() -> None:
     gic.send("SetVsgi", 1, 3)
     gic.send("SetVsgi", 1, 15)
 
-    async def query() -> tuple[int, int]:
-        bus = gic.its.bus
-        bus.post32(GICR + VSGIR, 1)
-        first = await bus.read32(GICR + VSGIPENDR)
-        await gic.its.sleep(ns(50))
-        return first, await bus.read32(GICR + VSGIPENDR)
-
-    assert gic.run(query()) == (1 << 31, 1 << 3 | 1 << 15)
+    assert gic.write_and_watch(VSGIR, 1, VSGIPENDR, ns(50)) == (1 << 31, 1 << 3 | 1 << 15)
     gic.write(VSGIR, 9)
     assert gic.read(VSGIPENDR) == 0 and gic.rds[0].count["vpe_errors"] == 1
 

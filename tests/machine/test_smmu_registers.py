@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cosim.api import BusFault, ns, us
@@ -37,14 +35,11 @@ from tests.machine.smmute_bench import (
     VMID,
     Rig,
     command,
+    smmu_alone,
     ste,
 )
 
 CFGI_STE, CFGI_ALL, TLBI_VMALL, TLBI_IPA, TLBI_ALL = 0x03, 0x04, 0x28, 0x2A, 0x30
-
-
-def rig(**params: Any) -> Rig:
-    return Rig(endpoint=False, **params).start()
 
 
 def fault(r: Rig, iova: int = IOVA) -> None:
@@ -105,7 +100,7 @@ def test_gbpa_update_bit_stays_until_done() -> None:
 )
 def test_registers_in_use_keep_their_value(offset: int, size: int) -> None:
     """Table and queue registers ignore writes while they are used, which is counted, and take them when not."""
-    r = rig()
+    r = smmu_alone()
     before = r.reg(offset, size)
     r.set(offset, 0x40 | before ^ 0x80, size)
     assert r.reg(offset, size) == before
@@ -128,7 +123,7 @@ def test_pri_queue_is_not_there() -> None:
 
 def test_commands_wrap() -> None:
     """Runs of commands that cross the end of the queue are all consumed; CONS follows PROD with its wrap bit."""
-    r = rig()
+    r = smmu_alone()
     for number in range(1, 8):
         cons = r.run(*[command(TLBI_ALL)] * 4, SYNC)
         assert cons == 5 * number % 16
@@ -137,13 +132,13 @@ def test_commands_wrap() -> None:
 
 def test_full_queue() -> None:
     """Eight commands in a queue of eight are consumed."""
-    r = rig()
+    r = smmu_alone()
     assert r.run(*[command(CFGI_ALL, 0, 31)] * 8) == 8
 
 
 def test_nothing_runs_while_disabled() -> None:
     """Commands wait while CMDQEN is 0 and run when it is set."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, 0)
     assert r.run(SYNC) == 0
     r.set(CR0, CMDQEN)
@@ -151,7 +146,7 @@ def test_nothing_runs_while_disabled() -> None:
 
 
 def ready() -> Rig:
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     r.map(IOVA + 0x1000, DATA + 0x1000)
     r.load(IOVA)
@@ -185,7 +180,7 @@ def test_tlb_invalidations(item: bytes, pages: list[int]) -> None:
 
 def test_ipa_invalidation_reaches_a_block() -> None:
     """TLBI_S2_IPA of an address inside a 2 MiB block drops the block."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA, level=2)
     r.load(IOVA)
     r.map(IOVA, 0, level=2, attributes=0)
@@ -207,7 +202,7 @@ def test_ipa_invalidation_reaches_a_block() -> None:
 )
 def test_configuration_invalidations(item: bytes, dropped: bool) -> None:
     """CFGI commands drop the cached STEs of the streams that they name: one, an aligned power of two, or all."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     r.load(IOVA)
     r.ste(SIDS[0], bytes(64))
@@ -223,7 +218,7 @@ def test_configuration_invalidations(item: bytes, dropped: bool) -> None:
 )
 def test_illegal_command(opcode: int) -> None:
     """CERROR_ILL stops the queue at the command, makes CMDQ_ERR active and signals it; acknowledged, the queue goes on."""
-    r = rig(stage1=False)
+    r = smmu_alone(stage1=False)
     cons = r.run(command(TLBI_ALL), command(opcode), SYNC)
     assert cons == 1 << 24 | 1
     assert r.reg(GERROR) ^ r.reg(GERRORN) == 1
@@ -238,7 +233,7 @@ def test_illegal_command(opcode: int) -> None:
 
 def test_aborted_command_fetch() -> None:
     """CERROR_ABT when the queue is not in memory."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, 0)
     r.set(CMDQ_BASE, HOLE | LOG2_QUEUE, 8)
     r.set(CR0, CMDQEN)
@@ -247,7 +242,7 @@ def test_aborted_command_fetch() -> None:
 
 def test_long_run_of_commands() -> None:
     """More commands than one 4 KiB fetch holds are consumed in order, up to the illegal one."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, 0)
     r.set(CMDQ_BASE, CMDQ | 9, 8)
     r.set(CR0, CMDQEN)
@@ -258,7 +253,7 @@ def test_long_run_of_commands() -> None:
 
 def test_sync_waits_for_transactions_under_way() -> None:
     """CMD_SYNC completes only after a transaction that began before it, here with a walk of five fetches, is complete."""
-    r = rig(slow=us(5))
+    r = smmu_alone(slow=us(5))
     r.map(IOVA, DATA)
     done: dict[str, int] = {}
 
@@ -284,7 +279,7 @@ def test_sync_waits_for_transactions_under_way() -> None:
 @pytest.mark.parametrize(("item", "sleep"), [(command(TLBI_ALL), us(25)), (command(CFGI_ALL, 0, 31), 0)])
 def test_invalidation_reaches_a_fetch_under_way(item: bytes, sleep: int) -> None:
     """What a walk or an STE fetch that began before an invalidation brings is not cached after it."""
-    r = rig(slow=us(5))
+    r = smmu_alone(slow=us(5))
     other = TABLES + 0x10_0000
     r.map(IOVA, DATA)
     r.map(IOVA, DATA + 0x1000, root=other)
@@ -310,7 +305,7 @@ def test_invalidation_reaches_a_fetch_under_way(item: bytes, sleep: int) -> None
 @pytest.mark.parametrize("target", ["wire", "its", "memory"])
 def test_sync_with_a_signal(target: str) -> None:
     """CMD_SYNC with CS = IRQ pulses its wire, or writes its MSI to an ITS or to memory, whichever its address says."""
-    r = rig()
+    r = smmu_alone()
     address = {"wire": 0, "its": TRANSLATER, "memory": DATA}[target]
     r.run(command(0x46 | 1 << 12, 0x1234, address))
     assert r.lines == ([(261, 1), (261, 0)] if target == "wire" else [])
@@ -323,7 +318,7 @@ def test_sync_with_a_signal(target: str) -> None:
 
 def test_event_interrupt_when_it_becomes_non_empty() -> None:
     """The event interrupt pulses for the first record and again only after software has emptied the queue."""
-    r = rig()
+    r = smmu_alone()
     fault(r)
     fault(r)
     assert r.lines == [(260, 1), (260, 0)]
@@ -334,7 +329,7 @@ def test_event_interrupt_when_it_becomes_non_empty() -> None:
 
 def test_no_interrupt_when_disabled() -> None:
     """Without EVENTQ_IRQEN the record is written in silence."""
-    r = rig()
+    r = smmu_alone()
     r.set(IRQ_CTRL, 0)
     fault(r)
     assert (r.reg(EVENTQ_PROD), r.lines) == (1, [])
@@ -342,7 +337,7 @@ def test_no_interrupt_when_disabled() -> None:
 
 def test_event_interrupt_by_msi() -> None:
     """An address in EVENTQ_IRQ_CFG0 makes the interrupt an MSI of the SMMU's own DeviceID."""
-    r = rig()
+    r = smmu_alone()
     r.set(IRQ_CTRL, 0)
     r.set(0xB0, TRANSLATER, 8)
     r.set(0xB8, 0x55)
@@ -355,7 +350,7 @@ def test_event_interrupt_by_msi() -> None:
 
 def test_own_msi_that_is_aborted() -> None:
     """An own MSI to nowhere makes MSI_EVENTQ_ABT_ERR active."""
-    r = rig()
+    r = smmu_alone()
     r.set(IRQ_CTRL, 0)
     r.set(0xB0, HOLE, 8)
     r.set(IRQ_CTRL, 4)
@@ -365,7 +360,7 @@ def test_own_msi_that_is_aborted() -> None:
 
 def test_event_queue_wraps_and_overflows() -> None:
     """A queue of eight takes eight records, then sets OVFLG once and loses the rest; acknowledged and emptied it goes on."""
-    r = rig()
+    r = smmu_alone()
     for n in range(10):
         fault(r, IOVA + 0x1000 * n)
     assert r.reg(EVENTQ_PROD) == 1 << 31 | 8
@@ -380,7 +375,7 @@ def test_event_queue_wraps_and_overflows() -> None:
 
 def test_event_queue_disabled() -> None:
     """With EVENTQEN = 0 records are dropped and counted."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, SMMUEN | CMDQEN)
     fault(r)
     assert r.reg(EVENTQ_PROD) == 0
@@ -389,7 +384,7 @@ def test_event_queue_disabled() -> None:
 
 def test_event_write_aborted() -> None:
     """EVENTQ_ABT_ERR when a record cannot be written; PROD stays."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, 0)
     r.set(EVENTQ_BASE, HOLE | LOG2_QUEUE, 8)
     r.set(CR0, SMMUEN | CMDQEN | EVENTQEN)
@@ -403,7 +398,7 @@ def test_digest_is_the_same_each_time() -> None:
     """Two runs of the same accesses consume the same messages."""
     digests = set()
     for _ in range(2):
-        r = rig()
+        r = smmu_alone()
         r.map(IOVA, DATA)
         r.ste(SIDS[1], ste(STRTAB))
         r.load(IOVA)

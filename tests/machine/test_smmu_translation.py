@@ -36,15 +36,12 @@ from tests.machine.smmute_bench import (
     VALID,
     Rig,
     command,
+    smmu_alone,
     ste,
 )
 
 READ = 1 << 35
 STAGE2_IN = 1 << 39 | 2 << 40
-
-
-def rig(**params: Any) -> Rig:
-    return Rig(endpoint=False, **params).start()
 
 
 def refused(r: Rig, iova: int = IOVA, *, write: bool = False) -> None:
@@ -61,7 +58,7 @@ def refused(r: Rig, iova: int = IOVA, *, write: bool = False) -> None:
 @pytest.mark.parametrize(("level", "span"), [(1, 1 << 30), (2, 1 << 21), (3, 1 << 12)])
 def test_blocks_and_pages(level: int, span: int) -> None:
     """A 1 GiB or 2 MiB block or a 4 KiB page maps its first and last word, and nothing behind it."""
-    r = rig()
+    r = smmu_alone()
     iova = 5 << 39 | 3 << 30
     r.map(iova, RAM & -span, level=level)
     offset = RAM & span - 1
@@ -79,7 +76,7 @@ def test_blocks_and_pages(level: int, span: int) -> None:
 )
 def test_start_levels_and_concatenated_tables(t0sz: int, sl0: int, start: int) -> None:
     """S2SL0 names the first level, and a larger input size concatenates up to 16 tables there."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(t0sz=t0sz, sl0=sl0))
     top = (1 << 64 - t0sz) - 0x1000
     r._next = TABLES + 0x2_0000
@@ -93,7 +90,7 @@ def test_start_levels_and_concatenated_tables(t0sz: int, sl0: int, start: int) -
 
 def test_second_access_needs_no_walk() -> None:
     """The STE and the translation are cached: one walk of four descriptors and one STE fetch serve two accesses."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     before = r.now
     r.load(IOVA)
@@ -107,7 +104,7 @@ def test_second_access_needs_no_walk() -> None:
 
 def test_long_transfers_in_one_access() -> None:
     """Any size up to 4096 bytes within a page goes through as one access; one across a page is refused."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     r.map(IOVA + 0x1000, DATA + 0x1000)
     data = bytes(range(251)) * 17
@@ -124,7 +121,7 @@ def test_long_transfers_in_one_access() -> None:
 
 def test_unmapped_address() -> None:
     """F_TRANSLATION: StreamID, direction, class IN, stage 2, input address and IPA page."""
-    r = rig()
+    r = smmu_alone()
     refused(r, IOVA + 0x123 & ~7)
     refused(r, IOVA, write=True)
     assert r.event(0) == [0x10 | SIDS[0] << 32, STAGE2_IN | READ, IOVA + 0x120, IOVA]
@@ -135,7 +132,7 @@ def test_unmapped_address() -> None:
 
 def test_privilege_and_instruction_show_in_the_record() -> None:
     """PnU and InD of the record are those of the access; a write is never an instruction."""
-    r = rig()
+    r = smmu_alone()
     for attr, write in ((2 | 1, False), (2 | 4, False), (2 | 4, True)):
         with pytest.raises(BusFault):
             if write:
@@ -151,7 +148,7 @@ def test_privilege_and_instruction_show_in_the_record() -> None:
 )
 def test_permission_and_access_flag(attributes: int, write: bool, event: int) -> None:
     """S2AP refuses the other direction, also on a TLB hit, and a clear access flag refuses both."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA, attributes=attributes)
     if event == 0x13:
         (r.load if write else lambda at: r.store(at, 5))(IOVA)
@@ -162,7 +159,7 @@ def test_permission_and_access_flag(attributes: int, write: bool, event: int) ->
 
 def test_abort_behind_the_smmu_is_passed_on() -> None:
     """A translated access that nothing answers ends as it ended there, and is no fault of the SMMU."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, HOLE)
     with pytest.raises(BusFault, match="DECERR"):
         r.load(IOVA)
@@ -171,7 +168,7 @@ def test_abort_behind_the_smmu_is_passed_on() -> None:
 
 def test_access_flag_fault_can_be_disabled() -> None:
     """With S2AFFD a clear access flag does not fault."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(extra=1 << 53))
     r.map(IOVA, DATA, attributes=S2AP_R)
     assert r.load(IOVA) == 0
@@ -179,7 +176,7 @@ def test_access_flag_fault_can_be_disabled() -> None:
 
 def test_output_address_beyond_s2ps() -> None:
     """F_ADDR_SIZE when a descriptor's address has more bits than S2PS allows."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(extra=5 << 48))
     r.map(IOVA, 1 << 33)
     refused(r)
@@ -188,14 +185,14 @@ def test_output_address_beyond_s2ps() -> None:
 
 def test_input_address_beyond_the_machine() -> None:
     """F_ADDR_SIZE of stage 1 when the input address has more bits than the SMMU."""
-    r = rig(oas=44)
+    r = smmu_alone(oas=44)
     refused(r, 1 << 44)
     assert r.event(0)[:3] == [0x11 | SIDS[0] << 32, 2 << 40 | READ, 1 << 44]
 
 
 def test_aborted_walk() -> None:
     """F_WALK_EABT with class TT and the address of the descriptor that could not be fetched."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(HOLE))
     refused(r)
     assert r.event(0) == [0x0B | SIDS[0] << 32, 1 << 39 | 1 << 40 | READ, IOVA, HOLE]
@@ -203,7 +200,7 @@ def test_aborted_walk() -> None:
 
 def test_reserved_descriptors() -> None:
     """A block at level 0, and at level 3 an entry that is not a page, are not mapped."""
-    r = rig()
+    r = smmu_alone()
     r.memory.poke(TABLES, (RW | 1).to_bytes(8, "little"))
     refused(r, IOVA)
     r.map(1 << 39, DATA)
@@ -228,7 +225,7 @@ def test_reserved_descriptors() -> None:
 )  # fmt: skip
 def test_bad_ste(entry: bytes) -> None:
     """C_BAD_STE, with the StreamID and no address, for an entry that is invalid or asks for what is not there."""
-    r = rig(stage1=False)
+    r = smmu_alone(stage1=False)
     r.ste(SIDS[0], entry)
     refused(r)
     assert r.event(0) == [0x04 | SIDS[0] << 32, 0, 0, 0]
@@ -236,7 +233,7 @@ def test_bad_ste(entry: bytes) -> None:
 
 def test_bad_ste_is_not_cached() -> None:
     """An entry made valid after a fault is used without an invalidation."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], bytes(64))
     r.map(IOVA, DATA)
     refused(r)
@@ -246,7 +243,7 @@ def test_bad_ste_is_not_cached() -> None:
 
 def test_config_abort_is_silent() -> None:
     """STE.Config = 0 aborts without an event, and counts a fault."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(low=VALID))
     refused(r)
     assert r.reg(EVENTQ_PROD) == 0
@@ -255,7 +252,7 @@ def test_config_abort_is_silent() -> None:
 
 def test_config_bypass() -> None:
     """STE.Config = 4 passes physical addresses, MSIs included, and counts no translation."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(low=VALID | BYPASS))
     r.store(DATA, 0x77)
     r.store(TRANSLATER, 5, 4)
@@ -266,7 +263,7 @@ def test_config_bypass() -> None:
 
 def test_s2r_clear_records_nothing() -> None:
     """With S2R = 0 a stage-2 fault aborts without a record."""
-    r = rig()
+    r = smmu_alone()
     r.ste(SIDS[0], ste(extra=1 << 58))
     refused(r)
     assert r.reg(EVENTQ_PROD) == 0
@@ -274,7 +271,7 @@ def test_s2r_clear_records_nothing() -> None:
 
 def test_streams_have_their_own_tables() -> None:
     """The same IOVA of two streams leads to different memory."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     other = TABLES + 0x10_0000
     r.ste(SIDS[1], ste(other, extra=1))
@@ -287,7 +284,7 @@ def test_streams_have_their_own_tables() -> None:
 def test_stream_beyond_the_table() -> None:
     """C_BAD_STREAMID when the table is too small, recorded only with CR2.RECINVSID."""
     for recorded in (False, True):
-        r = rig()
+        r = smmu_alone()
         r.set(CR0, CMDQEN | EVENTQEN)
         r.set(CR2, 2 if recorded else 0)
         r.set(STRTAB_CFG, 8)
@@ -300,7 +297,7 @@ def test_stream_beyond_the_table() -> None:
 
 def test_aborted_ste_fetch() -> None:
     """F_STE_FETCH with the address of the entry."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, CMDQEN | EVENTQEN)
     r.set(STRTAB_BASE, HOLE, 8)
     r.set(CR0, SMMUEN | CMDQEN | EVENTQEN)
@@ -311,7 +308,7 @@ def test_aborted_ste_fetch() -> None:
 @pytest.mark.parametrize("split", [6, 8, 10])
 def test_two_level_stream_table(split: int) -> None:
     """A two-level table finds the entry by the split; a span that ends before the stream, or no span, is no stream."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, CMDQEN | EVENTQEN)
     level2 = STRTAB + 0x10_0000
     slot = STRTAB + 8 * (SIDS[1] >> split)
@@ -333,7 +330,7 @@ def test_two_level_stream_table(split: int) -> None:
 @pytest.mark.parametrize("abort", [False, True])
 def test_disabled_smmu_follows_gbpa(abort: bool) -> None:
     """With SMMUEN = 0 transactions bypass, or abort without an event when GBPA.ABORT is set by an update."""
-    r = rig()
+    r = smmu_alone()
     r.set(CR0, CMDQEN | EVENTQEN)
     r.set(GBPA, 1 << 20)
     assert r.reg(GBPA) == 0
@@ -358,7 +355,7 @@ def test_gbpa_abort_at_reset() -> None:
 
 def test_msi_never_overtakes_its_data() -> None:
     """With a slow memory link an MSI leaves only when the stream's earlier writes are in memory; the mark is the cause."""
-    r = rig(slow=us(5))
+    r = smmu_alone(slow=us(5))
     r.map(IOVA, DATA)
     r.map(MSI_IOVA, TRANSLATER & ~0xFFF)
     bus = r.dma[0].bus
@@ -386,7 +383,7 @@ def test_msi_never_overtakes_its_data() -> None:
 
 def test_msi_does_not_wait_for_another_stream() -> None:
     """An MSI of one function is not held by the other's writes under way."""
-    r = rig(slow=us(5))
+    r = smmu_alone(slow=us(5))
     r.map(IOVA, DATA)
     r.map(MSI_IOVA, TRANSLATER & ~0xFFF)
     for function in (0, 1):
@@ -408,7 +405,7 @@ def test_msi_does_not_wait_for_another_stream() -> None:
 
 def test_writes_of_a_stream_stay_in_order_and_reads_push_them() -> None:
     """A write whose page is cached does not pass an earlier one that needs a walk, and a read sees both."""
-    r = rig()
+    r = smmu_alone()
     r.map(IOVA, DATA)
     r.map(IOVA + 0x1000, DATA)
     r.load(IOVA)
@@ -428,7 +425,7 @@ def test_writes_of_a_stream_stay_in_order_and_reads_push_them() -> None:
 
 def test_translater_takes_four_bytes() -> None:
     """A write of another size to GITS_TRANSLATER is refused, and so is a read."""
-    r = rig()
+    r = smmu_alone()
     r.map(MSI_IOVA, TRANSLATER & ~0xFFF)
     refused(r, MSI_IOVA + 0x40, write=True)
     with pytest.raises(BusFault):
@@ -438,7 +435,7 @@ def test_translater_takes_four_bytes() -> None:
 
 def test_device_id_is_that_of_the_plan() -> None:
     """DeviceID is StreamID plus device_id_offset, whatever the endpoint writes."""
-    r = rig(device_id_offset=0x100)
+    r = smmu_alone(device_id_offset=0x100)
     r.map(MSI_IOVA, TRANSLATER & ~0xFFF)
     r.store(MSI_IOVA + 0x40, 0xFFFF_FFFF, 4, function=1)
     assert [msi[1:] for msi in r.msis] == [(SIDS[1] + 0x100, 0xFFFF_FFFF)]

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cosim.api import BusFault, ns, us
 from nodes.smmute.regs import ERROR, FRAME_MISCONFIGURED, HALTED, MEMCPY, RAND48, SUM64
 from tests.machine.smmu_stage1_bench import SPARE, Tables, cd, ste1
-from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, RAM, SIDS, TRANSLATER, Rig
-
-
-def rig(function: int = 1, **params: Any) -> Rig:
-    made = Rig(**params).start().map_all()
-    made.enable(function)
-    return made
+from tests.machine.smmute_bench import DATA, IOVA, MSI_IOVA, PCI, RAM, SIDS, TRANSLATER, ready
 
 
 def test_copy_reaches_memory_and_its_interrupt_the_its() -> None:
     """A MEMCPY by function 1 copies bytes at translated addresses and raises one MSI of its own DeviceID."""
-    r = rig()
+    r = ready()
     data = bytes(n * 7 & 0xFF for n in range(0x100))
     r.memory.poke(DATA + 0x10, data)
     r.program(MEMCPY, IOVA + 0x10, IOVA + 0x10F, function=1, to=IOVA + 0x2003, msidata=3)
@@ -34,7 +26,7 @@ def test_copy_reaches_memory_and_its_interrupt_the_its() -> None:
 
 def test_msi_mark_is_the_time_of_the_endpoints_write() -> None:
     """The SMMU's mark has the time at which the endpoint sent the MSI write, a link's latency before it arrived."""
-    r = rig()
+    r = ready()
     r.program(SUM64, IOVA, IOVA + 7, function=1)
     (mark,) = r.marks()
     name, (device, event, sent) = mark
@@ -45,7 +37,7 @@ def test_msi_mark_is_the_time_of_the_endpoints_write() -> None:
 
 def test_status_is_visible_while_running_and_before_the_interrupt() -> None:
     """Right after the start cmd reads the command; the frame is idle before its MSI has left the SMMU."""
-    r = rig()
+    r = ready()
     r.post(MEMCPY, IOVA, IOVA + 0xFF, function=1, to=IOVA + 0x1000)
     r.bench.run(r.now + ns(600))
     assert r.smmute.functions[0x801].bank(0).at("cmd", 0) == MEMCPY
@@ -65,18 +57,18 @@ def test_engine_takes_its_time() -> None:
     """A command lasts engine_latency + bytes / engine_bytes_per_ns longer than its bus accesses."""
     times = []
     for size in (8, 4096):
-        r = rig(engine_latency=us(2), engine_bytes_per_ns=4)
+        r = ready(engine_latency=us(2), engine_bytes_per_ns=4)
         r.program(SUM64, IOVA, IOVA + size - 1, function=1)
         times.append(r.msis[0][0])
     assert times[1] - times[0] == (4096 - 8) * 1000 // 4
-    r = rig(engine_latency=us(3), engine_bytes_per_ns=4)
+    r = ready(engine_latency=us(3), engine_bytes_per_ns=4)
     r.program(SUM64, IOVA, IOVA + 7, function=1)
     assert r.msis[0][0] - times[0] == us(1)
 
 
 def test_sum_and_random_fill() -> None:
     """RAND48 over two pages reseeds at the boundary, and SUM64 adds the words that it left."""
-    r = rig()
+    r = ready()
     first, last = IOVA + 0xF80, IOVA + 0x107F
     r.program(RAND48, first, last, function=1, seed=0x1234)
     data = r.memory.peek(DATA + 0xF80, 0x100)
@@ -99,7 +91,7 @@ def random_bytes(seed: int, size: int) -> bytes:
 
 def test_fault_gives_error_with_the_address_and_an_event() -> None:
     """DMA to an unmapped IOVA ends with ERROR, the address in udata[2], an MSI, and event 0x10 of the SMMU."""
-    r = rig()
+    r = ready()
     r.program(MEMCPY, IOVA, IOVA + 0xFF, function=1, to=0xDEAD_0000)
     assert r.user("cmd", function=1) == ERROR
     assert r.user("udata2", function=1) == 0xDEAD_0000
@@ -111,7 +103,7 @@ def test_fault_gives_error_with_the_address_and_an_event() -> None:
 def test_descending_order_faults_at_the_top() -> None:
     """With seed 0xFFFFFFFF the last page comes first, so that its fault is the one that is reported."""
     for seed, address in ((0, IOVA + 0x1_0000), (0xFFFF_FFFF, IOVA + 0x1_2000)):
-        r = rig()
+        r = ready()
         r.program(RAND48, IOVA, IOVA + 0x1_2FFF, function=1, seed=seed)
         assert r.user("udata2", function=1) == address
 
@@ -126,7 +118,7 @@ def test_descending_order_faults_at_the_top() -> None:
 )  # fmt: skip
 def test_misconfigured(change: dict[str, int]) -> None:
     """A frame that breaks a rule reads FRAME_MISCONFIGURED, moves nothing and raises no MSI."""
-    r = rig()
+    r = ready()
     values = {"command": SUM64, "begin": IOVA, "end": IOVA + 7} | change
     command, begin, end = (values.pop(name) for name in ("command", "begin", "end"))
     r.program(command, begin, end, function=1, **values)
@@ -137,7 +129,7 @@ def test_misconfigured(change: dict[str, int]) -> None:
 
 def test_frame_that_runs_ignores_writes() -> None:
     """Writes to both halves of a running frame have no effect and are counted; a later write has."""
-    r = rig()
+    r = ready()
     r.post(SUM64, IOVA, IOVA + 7, function=1)
     at = r.frame(1)
 
@@ -158,8 +150,8 @@ def test_frame_that_runs_ignores_writes() -> None:
 
 def test_many_frames_at_once() -> None:
     """Eight frames of both page pairs run together and each raises its own vector, in less than twice the time of one."""
-    r = rig()
-    one = rig()
+    r = ready()
+    one = ready()
     one.program(MEMCPY, IOVA, IOVA + 0xFFF, function=1, to=IOVA + 0x8000)
     start = r.now
     for n in range(8):
@@ -183,7 +175,7 @@ def test_many_frames_at_once() -> None:
 
 def test_masked_vector_waits_in_the_pba() -> None:
     """A masked vector sets its pending bit; unmasking the entry, or the function, sends it once (sheet 13, #30)."""
-    r = rig()
+    r = ready()
     table, pba = r.bars(1)[1], r.bars(1)[2]
     r.write(table + 16 * 40 + 12, 1)
     r.entry(1, 40, MSI_IOVA + 0x40, 40, 1)
@@ -206,7 +198,7 @@ def test_masked_vector_waits_in_the_pba() -> None:
 
 def test_msi_aborted() -> None:
     """Without MSI-X, or when the SMMU refuses the MSI's write, uctrl says MSI_ABORTED; the result stands."""
-    r = rig()
+    r = ready()
     r.set_config(1, 0x82, 0, 2)
     r.program(SUM64, IOVA, IOVA + 7, function=1)
     assert (r.user("cmd", function=1), r.user("uctrl", function=1)) == (HALTED, 1)
@@ -220,7 +212,7 @@ def test_msi_aborted() -> None:
 
 def test_late_abort_does_not_reach_the_next_user_of_a_frame() -> None:
     """A refused MSI sets MSI_ABORTED only while the frame is still that transaction's: the next one's uctrl stays clear."""
-    r = rig(slow=us(5))
+    r = ready(slow=us(5))
     r.entry(1, 0, 0xBAD_0000, 0, 0)
     for claimed in (False, True):
         r.write(r.frame(1) + 4, 0)
@@ -242,7 +234,7 @@ def test_late_abort_does_not_reach_the_next_user_of_a_frame() -> None:
 
 def test_pending_vector_waits_for_bus_master() -> None:
     """A pending vector that is unmasked while BME is 0 stays pending, and goes when it is 1 again."""
-    r = rig()
+    r = ready()
     control = r.bars(1)[1] + 12
     r.write(control, 1)
     r.program(SUM64, IOVA, IOVA + 7, function=1)
@@ -256,7 +248,7 @@ def test_pending_vector_waits_for_bus_master() -> None:
 
 def test_disabling_msix_forgets_pending_vectors() -> None:
     """MSI-X Enable = 0 clears the pending bits: a later enable does not send what is old."""
-    r = rig()
+    r = ready()
     r.write(r.bars(1)[1] + 12, 1)
     r.program(SUM64, IOVA, IOVA + 7, function=1)
     for value in (0, 1 << 15):
@@ -268,7 +260,7 @@ def test_disabling_msix_forgets_pending_vectors() -> None:
 
 def test_strided_copy_moves_beats() -> None:
     """A MEMCPY with stride 24 copies each third 64-bit word to the same place of the destination, whose low bits it drops."""
-    r = rig()
+    r = ready()
     data = bytes(n + 1 for n in range(96))
     r.memory.poke(DATA, data)
     r.program(MEMCPY, IOVA + 3, IOVA + 90, function=1, to=IOVA + 0x2005, stride=24)
@@ -279,7 +271,7 @@ def test_strided_copy_moves_beats() -> None:
 
 def test_without_bus_master_nothing_leaves() -> None:
     """With Command.BME = 0 an access fails at its address, no MSI is sent and the frame says so."""
-    r = rig()
+    r = ready()
     r.set_config(1, 4, 2, 2)
     before = r.smmu.count["translations"]
     r.program(SUM64, IOVA, IOVA + 7, function=1)
@@ -291,7 +283,7 @@ def test_without_bus_master_nothing_leaves() -> None:
 
 def test_pasid_is_refused() -> None:
     """Without PASID Enable a frame with a 20-bit PASID ends with ERROR, and the engine says why."""
-    r = rig()
+    r = ready()
     r.program(SUM64, IOVA, IOVA + 7, function=1, substreamid=5)
     assert r.user("cmd", function=1) == ERROR
     assert r.smmute.count["pasid_refused"] == 1
@@ -299,7 +291,7 @@ def test_pasid_is_refused() -> None:
 
 def test_pasid_chooses_the_context() -> None:
     """With PASID enabled a frame's accesses go by the substream's context; its MSI, which has none, by the stream's own."""
-    r = rig(pasid=True)
+    r = ready(pasid=True)
     contexts = RAM + 0x70_0000
     r.ste(SIDS[1], ste1(cdmax=4, dss=2))
     r.memory.poke(contexts, cd(asid=1))
@@ -318,7 +310,7 @@ def test_pasid_chooses_the_context() -> None:
 
 def test_idle_frame_reads_halted_and_no_frame_write_halts() -> None:
     """A frame that exists reads HALTED from reset, and writing NO_FRAME acts like HALTED."""
-    r = rig()
+    r = ready()
     assert r.user("cmd", function=1, frame=511) == HALTED
     r.write(r.frame(1, 511), 0)
     assert r.user("cmd", function=1, frame=511) == HALTED
@@ -326,7 +318,7 @@ def test_idle_frame_reads_halted_and_no_frame_write_halts() -> None:
 
 def test_secure_frame_is_hidden() -> None:
     """Only a Secure access clears SSD_NS; the frame then reads zero and ignores Non-secure writes."""
-    r = rig()
+    r = ready()
     at = r.frame(1, 3)
     r.write(at + 0x1_0000, 0)
     assert r.read(at + 0x1_0000) == 1
@@ -339,7 +331,7 @@ def test_secure_frame_is_hidden() -> None:
 
 def test_functions_have_their_own_frames_and_streams() -> None:
     """Function 0 and 1 run the same frame number at once, each with its StreamID and its registers."""
-    r = rig()
+    r = ready()
     r.enable(0)
     r.post(SUM64, IOVA, IOVA + 7, function=0, msidata=1)
     r.post(SUM64, IOVA, IOVA + 15, function=1, msidata=2)
@@ -350,7 +342,7 @@ def test_functions_have_their_own_frames_and_streams() -> None:
 @pytest.mark.parametrize(("offset", "size"), [(2, 2), (0, 1), (0xFFFC, 8)])
 def test_bad_accesses_of_frames(offset: int, size: int) -> None:
     """Accesses that are not whole words, or cross from the user to the privileged page, end with SLVERR."""
-    r = rig()
+    r = ready()
     with pytest.raises(BusFault, match="SLVERR"):
         r.read(r.frame(1) + offset, size)
     with pytest.raises(BusFault, match="SLVERR"):
@@ -359,7 +351,7 @@ def test_bad_accesses_of_frames(offset: int, size: int) -> None:
 
 def test_memory_space_decodes_by_bar_and_enable() -> None:
     """An access that no enabled BAR claims ends with DECERR and is counted; a moved BAR answers at its new place."""
-    r = rig()
+    r = ready()
     with pytest.raises(BusFault, match="DECERR"):
         r.read(PCI + 0x80_0000)
     with pytest.raises(BusFault, match="DECERR"):
@@ -374,7 +366,7 @@ def test_memory_space_decodes_by_bar_and_enable() -> None:
 
 def test_block_of_a_frame_reads_back() -> None:
     """A whole frame reads as one block of its 128 bytes."""
-    r = rig()
+    r = ready()
     r.write(r.frame(1) + 0x78, 0x1122_3344_5566_7788, 8)
     data = r.bench.call("host", r.host.bus.read_block(r.frame(1), 128))
     assert data[:4] == b"\1\0\0\0"

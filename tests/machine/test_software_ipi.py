@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from nodes.arch.cpu import vcpu_mpidr
 from nodes.software.gicv3 import sgi1r_values
 from nodes.software.ipi import program
-from nodes.software.psci import vcpu_mpidr
 from tests.machine.guest_board import Board
 
 PASSED = """\

@@ -85,9 +85,13 @@ class Cluster:
         """What a worker tells of its (next_event, next_out)."""
         return next_event, next_out
 
-    def pass_bound(self, quiet: int, report: Report) -> int:
+    def pass_bound(self, w: int, to: int, report: Report) -> int:
         """How far a worker that has the baton may grant the next one."""
-        return min(quiet, report.next_out)
+        return min(self.quiet, report.next_out + self.barrier.distances(w)[to])
+
+    def pass_quiet(self, report: Report) -> int:
+        """What the next one may take for `quiet`."""
+        return min(self.quiet, report.next_out)
 
     def inputs(self, w: int) -> tuple[int, int]:
         """What waits for a worker that is granted by another."""
@@ -134,11 +138,11 @@ class Cluster:
         kept = self.inputs(to)
         self.barrier.report(w, grant.seq, report.now, next_event, next_out, outs)
         if self.baton == w and pass_on and to != w:
-            bound = self.pass_bound(self.quiet, report)
+            bound = self.pass_bound(w, to, report)
             if report.batches[0].arrival < bound:
                 seq = self.barrier.passed(to, bound, kept)
                 self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), [(w, report.batches[0].records)])
-                self.baton, self.quiet = to, bound
+                self.baton, self.quiet = to, self.pass_quiet(report)
                 self.granted += 1
                 return report
         if self.baton == w:

@@ -167,8 +167,22 @@ class PassesTooFar(Cluster):
             self._check.discard(w)
             return self._grant(w, bound).seq
 
-    def pass_bound(self, quiet: int, report: Report) -> int:
-        return quiet
+    def pass_bound(self, w: int, to: int, report: Report) -> int:
+        return self.quiet
+
+
+class PassesItsQuiet(Cluster):
+    """Who passes the baton on does not count itself among those that may speak."""
+
+    class barrier_type(Barrier):
+        """Does not look at the bound."""
+
+        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+            self._check.discard(w)
+            return self._grant(w, bound).seq
+
+    def pass_quiet(self, report: Report) -> int:
+        return self.quiet
 
 
 class ForgetsUndelivered(Cluster):
@@ -229,6 +243,7 @@ def test_the_rule_itself_survives_the_budget() -> None:
         ForgetsPending,
         OverlooksTheBlocked,
         PassesTooFar,
+        PassesItsQuiet,
         ForgetsUndelivered,
         LosesUndelivered,
     ],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.runs import cosim, result
+from tests.support.runs import cosim, result, total
 
 TOPOLOGY = "topologies/rdn2cfg1.yaml"
 
@@ -20,11 +19,6 @@ def run(folder: Path, *settings: str, workers: str = "0", test: str = "") -> dic
     done = cosim("up", TOPOLOGY, "--run-dir", folder, "--workers", workers, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return result(folder)
-
-
-def total(got: dict[str, Any], counter: str) -> int:
-    """A counter summed over the redistributors."""
-    return sum(v for k, v in got["counters"].items() if re.fullmatch(rf"redistributor\d+\.{counter}", k))
 
 
 SGIS = 1 + 8 + 15

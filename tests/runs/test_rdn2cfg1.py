@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import cosim, result
+from tests.support.runs import cosim, result, total
 
 TOPOLOGY = "topologies/rdn2cfg1.yaml"
 PASS_LINES = [
@@ -39,11 +39,6 @@ def run(folder: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     done = cosim("up", TOPOLOGY, "--run-dir", folder / "run", *options)
     text = "".join(p.read_text() for p in sorted((folder / "run" / "console").glob("*.log")))
     return done.returncode, result(folder / "run"), text
-
-
-def total(got: dict[str, Any], counter: str) -> int:
-    """A counter summed over the redistributors."""
-    return sum(v for k, v in got["counters"].items() if re.fullmatch(rf"redistributor\d+\.{counter}", k))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -94,16 +95,30 @@ def start(topology: Path | str, run_dir: Path, *options: str) -> subprocess.Pope
     )
 
 
-def wait_running(run_dir: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the run in `run_dir` says that it is running."""
-    deadline = time.monotonic() + TIMEOUT_S
+def wait_running(
+    run_dir: Path,
+    process: subprocess.Popen[str] | subprocess.Popen[bytes],
+    limit_s: float = TIMEOUT_S,
+    output: Path | None = None,
+) -> None:
+    """Wait until the run in `run_dir` says that it is running.
+
+    Args:
+        run_dir: its directory, which need not be there yet.
+        process: the command; one that ends meanwhile fails the test.
+        limit_s: wall-clock seconds.
+        output: file that the command writes to; None: to its pipes.
+    """
+    deadline = time.monotonic() + limit_s
     while True:
         try:
             if json.loads((run_dir / "run.json").read_text())["state"] == "running":
                 return
         except (OSError, ValueError):
             pass
-        assert process.poll() is None, f"the run ended early: {process.communicate()}"
+        if process.poll() is not None:
+            text = output.read_text(errors="replace") if output else process.communicate()
+            raise AssertionError(f"the run ended early: {text}")
         assert time.monotonic() < deadline, "the run did not start in time"
         time.sleep(0.02)
 
@@ -112,6 +127,11 @@ def result(run_dir: Path) -> dict[str, Any]:
     """The run's result.json."""
     content: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
     return content
+
+
+def total(got: dict[str, Any], counter: str) -> int:
+    """A counter summed over the redistributors."""
+    return sum(v for k, v in got["counters"].items() if re.fullmatch(rf"redistributor\d+\.{counter}", k))
 
 
 def children(pid: int) -> dict[int, str]:

@@ -299,8 +299,3 @@ class GicDriver:
         bus.post32(register, value | bit if edge else value & ~bit)
         bus.post32(self.gicd + regs.GICD_ISENABLER + 4 * (intid // 32), 1 << intid % 32)
         await bus.dsb()
-
-    async def disable_spi(self, intid: int) -> None:
-        """Disable an SPI and wait until that is in effect."""
-        self.host.bus.post32(self.gicd + regs.GICD_ICENABLER + 4 * (intid // 32), 1 << intid % 32)
-        await self._wait_rwp()

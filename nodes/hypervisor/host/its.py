@@ -89,11 +89,6 @@ class ItsDriver:
         return bool(field(self.typer, 37, 37))
 
     @property
-    def has_vsgi(self) -> bool:
-        """GITS_TYPER.VSGI."""
-        return bool(field(self.typer, 39, 39))
-
-    @property
     def svpet(self) -> int:
         """GITS_TYPER.SVPET: by which affinity levels the vPE table is shared with Redistributors; 0 not."""
         return field(self.typer, 42, 41)
@@ -306,12 +301,6 @@ class ItsDevice:
         commands += [("INV", self._event(event)) for event in events]
         await self.its.run(commands, sync=self._rds(events))
 
-    async def map_event(self, event: int, lpi: int, cpu: HostCpu) -> None:
-        """`map_events` of one; `lpi` must be the event's own (``device.lpi(event)``)."""
-        if lpi != self.lpi(event):
-            raise ModelError(f"event {event} of {self.device_id:#x} must use LPI {self.lpi(event)}, not {lpi}")
-        await self.map_events([event], cpu)
-
     async def unmap_events(self, events: Iterable[int]) -> None:
         """Disable and DISCARD events that go to the host or to a guest."""
         events = [event for event in events if event in self.routes]
@@ -323,10 +312,6 @@ class ItsDevice:
         await self.its.run([("DISCARD", self._event(event)) for event in events], sync=rds, vsync=vpes)
         for event in events:
             del self.routes[event]
-
-    async def unmap_event(self, event: int) -> None:
-        """`unmap_events` of one."""
-        await self.unmap_events([event])
 
     async def move_event(self, event: int, cpu: HostCpu) -> None:
         """MOVI an event's host LPI to another CPU's collection (irq_set_affinity)."""

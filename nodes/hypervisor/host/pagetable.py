@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from cosim.api import MmioInitiator, ModelError
 from nodes.hypervisor.host.memory import PAGE, Allocator
 
-DESC_VALID = 1 << 0
 DESC_TABLE = 0b11
 DESC_BLOCK = 0b01
 DESC_PAGE = 0b11

@@ -150,7 +150,6 @@ class SmmuDriver:
         self._event_cons = 0
         self._overflow = 0
         self._lock = Lock("command queue of the SMMU")
-        self._cr0 = 0
         self._numbers: set[int] = set()
 
     # -- bring-up ------------------------------------------------------------------------------------------------------
@@ -231,7 +230,6 @@ class SmmuDriver:
         self.host.bus.post32(base + regs.SMMU_CR0, value)
         what = f"SMMU_CR0ACK {value:#x}"
         await poll(self.host.node, self.host.bus, base + regs.SMMU_CR0ACK, 4, lambda ack: ack & 0x1F == value, what)
-        self._cr0 = value
 
     async def disable(self) -> None:
         """Refuse every stream (GBPA is not used: nothing is attached) and stop the queues."""

@@ -17,7 +17,6 @@ from nodes.hypervisor.kvm.irq import Hw
 if TYPE_CHECKING:
     from nodes.hypervisor.kvm.vcpu import Vcpu
 
-ESR_ISV = 1 << 24
 ESR_WNR = 1 << 6
 
 

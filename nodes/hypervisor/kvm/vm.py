@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cosim.api import ModelError, Signal
-from nodes.arch.cpu import BOOT_ENTRY
+from nodes.arch.cpu import BOOT_ENTRY, vcpu_mpidr
 from nodes.hypervisor.host.access import together
 from nodes.hypervisor.host.cpu import SGI_RESCHEDULE, sgi1r
 from nodes.hypervisor.kvm.exits import Access
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 Range = tuple[int, int, int]
 MAX_VCPUS = 512
 """KVM_MAX_VCPUS of arm64 with a GICv3."""
-
-
-def vmpidr(index: int) -> int:
-    """VMPIDR_EL2 of vCPU `index`, as KVM numbers them."""
-    return 0x8000_0000 | index & 0xF | (index >> 4 & 0xFF) << 8 | (index >> 12 & 0xFF) << 16
 
 
 class Standstill:
@@ -78,7 +73,7 @@ class Vm:
         self.memory = GuestMemory(host.bus, *ram)
         self.v4 = VmV4(self, kvm.v4) if kvm.v4 is not None else None
         self.vgic = Vgic(
-            [vmpidr(n) for n in range(vcpus)],
+            [vcpu_mpidr(n) for n in range(vcpus)],
             list_registers=kvm.list_registers,
             ap_words=kvm.ap_words,
             count=self.node.count,

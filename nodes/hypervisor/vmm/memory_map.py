@@ -7,14 +7,12 @@ from typing import Final, NamedTuple
 UART: Final = 0x0100_0000
 UART_STRIDE: Final = 0x1000
 UARTS: Final = 4
-UART_SPI: Final = 32
 GICD: Final = 0x3FFF_0000
 GICR_SIZE: Final = 0x2_0000
 GITS_SIZE: Final = 0x2_0000
 ECAM: Final = 0x4000_0000
 ECAM_SIZE: Final = 0x1000_0000
 PCI_MMIO: Final = 0x5000_0000
-PCI_MMIO_END: Final = 0x8000_0000
 RAM: Final = 0x8000_0000
 TWO_MIB: Final = 0x20_0000
 
