@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,11 @@ class Rig:
         else:
             hub, worker = kind.split("-")
             self.hub = {"zmq": HubSocket, "fast": FastHubSocket}[hub](self.endpoint)
-            make: Callable[..., Any] = {"zmq": partial(WorkerSocket, peers=True), "fast": FastWorkerSocket}[worker]
-            self._worker = lambda name: make(self.endpoint, name)
+            self._worker = (
+                (lambda name: WorkerSocket(self.endpoint, name, peers=True))
+                if worker == "zmq"
+                else (lambda name: FastWorkerSocket(self.endpoint, name))
+            )
         self.workers: list[Any] = []
 
     def worker(self, name: str) -> Any:

@@ -60,10 +60,9 @@ def plan(model: str = "tests.support.models:Ring", **params: Any) -> Plan:
 def run(number: int, *frames: bytes, socket: type[Hub] = Hub, passes: bool = True, made: Plan | None = None) -> Hub:
     """Worker `number` of the plan gets these frames after its WELCOME, then BYE."""
     made = plan() if made is None else made
-    returns = made.distances().returns(made.groups)
-    welcome = encode(
-        FrameType.WELCOME, (1, 0), made.worker_plan(number, dict(returns[number])).to_msgpack(), [1 << 20, 1000]
-    )
+    returns, between = made.distances().returns(made.groups), made.distances().between(made.groups)
+    own = made.worker_plan(number, dict(returns[number]), between[number])
+    welcome = encode(FrameType.WELCOME, (1, 0), own.to_msgpack(), [1 << 20, 1000])
     hub = socket([welcome, *frames, BYE], passes)
     hub.status = Worker(hub, f"w{number}").serve()
     assert [frame.type for frame in hub.sent[:2]] == [FrameType.HELLO, FrameType.READY]
@@ -101,33 +100,33 @@ def test_one_who_leads_grants_the_one_it_sends_to() -> None:
     assert (identity, bound, done.type) == ("w1", 700_000, FrameType.DONE)
     ((to, arrival, _wake, blob),) = done.body[5]
     assert (to, arrival) == (1, 10_000)
-    assert frame == Frame(FrameType.PASS, (700_000, 0, blob))
+    assert frame == Frame(FrameType.PASS, (700_000, 700_000, 0, blob))
     assert [record[0] for record in unpack_records(blob)] == [10_000]
 
 
 def test_the_bound_is_that_of_the_promise_where_that_is_lower() -> None:
-    """One who may speak again at 5 ns lets the other run no further than to there: here its message comes after it."""
+    """One who may speak again at 5 ns lets the other, 10 ns away, run to 15 ns, and count with a word of its own from 5 ns on."""
     made = plan()
     made = made._replace(nodes=(made.nodes[0]._replace(model="tests.support.models:Twice"), made.nodes[1]))
     hub = run(0, lead(NEVER, 1, 1), made=made)
-    assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
-    hub = run(0, lead(NEVER, 1, 1), made=made._replace(links=tuple(k._replace(latency=4_000) for k in made.links)))
-    assert passed(hub.sent[2])[0] == hub.passed[0][1].body[0] == 5_000
+    assert passed(hub.sent[2])[0] == 15_000
+    ((identity, frame),) = hub.passed
+    assert (identity, frame.body[:3]) == ("w1", (15_000, 5_000, 0))
 
 
 def test_a_passed_grant_is_executed_and_passed_on() -> None:
     """PASS has no number: it is the next one, of the hub's too; up to its bound nobody else speaks, so it goes on from there."""
     hub = run(
         1,
-        encode(FrameType.PASS, 700_000, 0, token(10_000, 1, 0)),
-        encode(FrameType.PASS, 700_000, 0, token(30_000, 3, 0)),
+        encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 1, 0)),
+        encode(FrameType.PASS, 700_000, 600_000, 0, token(30_000, 3, 0)),
         encode(FrameType.GRANT, 3, 80_000, [(0, token(50_000, 5, 0))]),
     )
     assert [frame.type for frame in hub.sent[2:]] == [FrameType.PASSED, FrameType.PASSED, FrameType.DONE, FrameType.BYE]
     dones = [passed(frame)[1] for frame in hub.sent[2:4]] + [hub.sent[4]]
     assert [done.body[0] for done in dones] == [1, 2, 3]
     assert [done.body[5][0][1] for done in dones] == [20_000, 40_000, 60_000]
-    assert [(identity, frame.body[0]) for identity, frame in hub.passed] == [("w0", 700_000)] * 2
+    assert [(identity, frame.body[:3]) for identity, frame in hub.passed] == [("w0", (600_000, 600_000, 1))] * 2
 
 
 @pytest.mark.parametrize("frame", [encode(FrameType.GRANT, 1, 900_000, []), lead(10_000, 1, 900_000)])
@@ -148,7 +147,7 @@ def test_one_who_can_not_reach_the_other_leaves_it_to_the_hub(socket: type[Hub],
 def test_after_a_long_grant_the_hub_grants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the work is in the models, nodes that could work at the same time must."""
     monkeypatch.setattr(worker_module, "PASS_S", 0.0002)
-    hub = run(1, encode(FrameType.PASS, 700_000, 0, token(10_000, 1, 0)), made=plan(work_us=1000))
+    hub = run(1, encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 1, 0)), made=plan(work_us=1000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
 
 
@@ -158,7 +157,7 @@ def test_a_large_blob_goes_by_way_of_the_hub(monkeypatch: pytest.MonkeyPatch) ->
     hub = run(0, lead(700_000, 1, 900_000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
     monkeypatch.undo()
-    monkeypatch.setattr(worker_module, "BLOB_RECORDS", 0)
+    monkeypatch.setattr(worker_module, "PASS_RECORDS", 0)
     monkeypatch.setattr(worker_module, "PASS_S", 600.0)
     hub = run(0, lead(700_000, 1, 900_000))
     assert hub.passed == []
@@ -180,7 +179,9 @@ def test_who_sends_to_nobody_or_to_two_gives_the_baton_back() -> None:
 def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
     """A model that raises under a passed grant passes nothing on: ERROR, and the worker ends."""
     hub = run(
-        1, encode(FrameType.PASS, 700_000, 0, token(10_000, 3, 0)), made=plan(model="tests.support.models:Raises")
+        1,
+        encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 3, 0)),
+        made=plan(model="tests.support.models:Raises"),
     )
     assert hub.status == 3 and hub.passed == []
     assert hub.sent[2].type is FrameType.ERROR and hub.sent[2].body[1:3] == ("n1", 10_000)
@@ -191,7 +192,7 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
     [
         (encode(FrameType.LEAD, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
         (encode(FrameType.LEAD, 5, b"CSA1"), "must begin with"),
-        (encode(FrameType.PASS, -1, 0, b""), "in 0.."),
+        (encode(FrameType.PASS, -1, 0, 0, b""), "in 0.."),
         (encode(FrameType.PASSED, 5, b""), "a worker must get GRANT, QUERY or BYE, not PASSED"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_foreign_node_can_not_claim_the_baton() -> None:
     for kind, body in (
         (FrameType.PASSED, (15, answer(1, 5, IDLE, (0, 15)))),
         (FrameType.LEAD, (15, b"")),
-        (FrameType.PASS, (15, 0, b"")),
+        (FrameType.PASS, (15, 15, 0, b"")),
     ):
         rig = Rig(IDLE, (0, 0), foreign=1)
         rig.say(1, kind, *body)
