@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.core.codec import LIMITS
+from cosim.link import zmq_link
 from cosim.link.base import LinkClosed
 from cosim.link.keys import RunKeys, parse_credential
 from cosim.link.memory_link import Switch
 from cosim.link.unix_link import FastHubSocket, FastWorkerSocket
-from cosim.link.zmq_link import HubSocket, WorkerSocket
+from cosim.link.zmq_link import HOLD_AFTER, HOLD_MAX, HubSocket, WorkerSocket
 from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, properties, ready
 
 PAIRS = ["memory", "zmq-zmq", "fast-fast", "fast-zmq", "zmq-fast", "tcp-tcp"]
@@ -294,17 +295,84 @@ def test_a_worker_without_a_way_of_its_own_works(tmp_path: Path) -> None:
         rig.close()
 
 
-def test_a_worker_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_read_is_not_waited_for(pair: tuple[Rig, Any, Any]) -> None:
     """When the other's queue is full, False: nothing blocks, nothing is lost, and it goes on when there is room."""
-    rig = Rig("fast-fast", tmp_path)
-    a, b = rig.worker("w0"), rig.worker("w1")
+    _rig, a, b = pair
+    assert pass_on(a, "w1", b"first") and b.receive(5000) == b"first"
     frames: list[bytes] = []
     while len(frames) < 100_000 and a.pass_on("w1", frame := len(frames).to_bytes(1000, "big")):
         frames.append(frame)
     assert 0 < len(frames) < 100_000
     assert [b.receive(5000) for _ in frames] == frames
-    assert a.pass_on("w1", b"again") and b.receive(5000) == b"again"
+    assert pass_on(a, "w1", b"again") and b.receive(5000) == b"again"
+
+
+def test_frames_that_may_wait_come_in_order_and_soon(tmp_path: Path) -> None:
+    """After many in a row they are held back: until the next frame that may not wait, a moment without one, or the end."""
+    rig = Rig("zmq-zmq", tmp_path)
+    worker = rig.worker("w0")
+
+    def say(first: int, count: int) -> list[tuple[bytes, bytes]]:
+        for n in range(first, first + count):
+            worker.send_soon(b"%d" % n)
+        return [(b"w0", b"%d" % n) for n in range(first, first + count)]
+
+    row = say(0, HOLD_AFTER - 1)
+    assert rig.get(len(row)) == row, "none is held back at first"
+    held = say(100, 5)
+    rig.hub.wait(100)
+    assert rig.hub.receive() is None
+    assert worker.receive(1) is None
+    assert rig.get(5) == held
+    row = say(200, HOLD_AFTER + 3)
+    worker.send(b"now")
+    assert rig.get(len(row) + 1) == [*row, (b"w0", b"now")]
+    row = say(300, HOLD_AFTER + 3)
+    worker.close()
+    rig.workers = []
+    assert rig.get(len(row)) == row
     rig.close()
+
+
+def test_no_more_than_some_frames_are_held_back(tmp_path: Path) -> None:
+    """While others keep a worker busy without a pause its frames reach the hub all the same, some at a time."""
+    rig = Rig("zmq-zmq", tmp_path)
+    a, b = rig.worker("w0"), rig.worker("w1")
+    count = HOLD_AFTER + 5 * HOLD_MAX
+    for n in range(count):
+        assert pass_on(a, "w1", b"go on")
+        assert b.receive(5000) == b"go on"
+        b.send_soon(b"%d" % n)
+    rest = count - HOLD_MAX
+    assert rig.get(rest) == [(b"w1", b"%d" % n) for n in range(rest)]
+    rig.close()
+
+
+def test_a_worker_has_connections_to_so_many_others_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a number of them, the hub does it: a process must not run out of open files."""
+    monkeypatch.setattr(zmq_link, "PEERS_MAX", 1)
+    rig = Rig("zmq-zmq", tmp_path)
+    a, _b, _c = (rig.worker(f"w{n}") for n in range(3))
+    assert pass_on(a, "w1", b"x")
+    assert not a.pass_on("w2", b"x")
+    assert not a.pass_on("w2", b"x")
+    assert a._peers["w2"] is None
+    rig.close()
+
+
+def test_who_did_not_ask_for_it_has_no_way_for_others(tmp_path: Path) -> None:
+    """A foreign node, or a hub, at a libzmq link is reached by its hub alone."""
+    hub = HubSocket(f"ipc://{tmp_path}/hub")
+    worker = WorkerSocket(f"ipc://{tmp_path}/hub", "w0")
+    assert [file.name for file in tmp_path.iterdir()] == ["hub"]
+    assert not worker.pass_on("w0", b"x")
+    worker.send_soon(b"at once")
+    worker.close()
+    hub.wait(5000)
+    assert hub.receive() == (b"w0", b"at once")
+    hub.close()
 
 
 def test_only_links_of_one_host_say_that_workers_reach_each_other(tmp_path: Path) -> None:
