@@ -94,6 +94,7 @@ def systems(workload: str, nodes: int) -> list[System]:
     rows = [
         System("cosim, process per node, libzmq", cosim(workload, nodes, "per-node", LIBZMQ), True),
         System("cosim, process per node", cosim(workload, nodes, "per-node"), True),
+        System("cosim, 2 workers, libzmq", cosim(workload, nodes, "2", LIBZMQ), True),
         System("cosim, 2 workers", cosim(workload, nodes, "2"), True),
         System("cosim, one process", cosim(workload, nodes, "0"), True),
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cosim.bench.harness import EVERYWHERE, Case, timed_case
+from cosim.bench.harness import EVERYWHERE, LIBZMQ, Case, timed_case
 from cosim.bench.plans import fanout
 
 UNIT = "deliveries/s"
-ROWS = [(19, w, k) for w, k in EVERYWHERE]
+ROWS = [*((19, w, k) for w, k in EVERYWHERE), (19, "2", LIBZMQ)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
 
 

@@ -81,7 +81,7 @@ def test_targets_beside_peers_need_both_parts() -> None:
         "tables": [{"workload": "barrier", "nodes": 19, "floor": 1.0, "rows": rows}],
     }
     text = page.render({**bench(row("pingpong", 2, "per-node", "fast", 1.0)), "peers": peers})
-    assert "| barrier, 2 workers: x best HELICS | >= 20 | 30 | yes |" in text
+    assert "| barrier, 2 workers: x best HELICS | >= 40 | 30 | no |" in text
 
 
 def test_a_peer_that_fails_tells_its_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,7 +96,10 @@ def test_where_a_hop_goes_is_the_sum_of_what_was_measured() -> None:
     found = {"machine": MACHINE, "repeat": 3, "hop": HOP, "compiled": [{"what": "x", "gain": 1.25}]}
     text = page.render({"limits": found})
     assert "bare frames" not in text, "not measured yet"
-    assert "| sum: the least that this runtime takes | 100 µs | 0.5 |" in text
+    assert "| sum: the least that a round trip by way of the hub takes | 100 µs | 0.5 |" in text
+    assert "measured: " not in text
+    found = {"limits": found, **bench(row("pingpong", 2, "per-node", "fast", 0.75))}
+    assert "| measured: the workers grant each other |" in page.render(found)
     assert "x 1.25" in text and "at most 2.0 times" in text
 
 
