@@ -346,7 +346,7 @@ class WorkerSocket:
         self._own = self._bind_own(f"{endpoint}.{identity}") if peers and not tcp else None
         self._held: list[bytes] = []  # for the hub, in order
         self._row = 0  # frames that could be held back, since the last one that could not
-        self._both: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._own, zmq.POLLIN)]
+        self._both: list[tuple[Any, int]] = [(self._socket, int(zmq.POLLIN)), (self._own, int(zmq.POLLIN))]
 
     def _bind_own(self, endpoint: str) -> zmq.Socket[bytes] | None:
         """Where other workers send to; None where a path of that length can't be bound."""
@@ -458,7 +458,7 @@ class WorkerSocket:
         if peer is None and (identity in self._peers or (peer := self._connect_peer(identity)) is None):
             return False
         try:
-            peer.send(frame, zmq.NOBLOCK)
+            peer.send(frame, _NOW)
         except zmq.Again:
             return False
         return True
