@@ -256,6 +256,17 @@ def test_nothing_is_passed_on_to_a_stranger_or_to_one_who_went(pair: tuple[Rig, 
         time.sleep(0.01)
 
 
+def test_nothing_is_passed_on_to_what_a_killed_worker_left(pair: tuple[Rig, Any, Any]) -> None:
+    """A file of a socket on which nobody listens takes nothing, now or later: False, and the hub tells of the dead."""
+    rig, a, _b = pair
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as left:
+            left.bind(f"{rig.endpoint.removeprefix('ipc://')}.w7{int(kind)}")
+        for _ in range(5):
+            assert not a.pass_on(f"w7{int(kind)}", b"x")
+            time.sleep(0.02)
+
+
 def test_of_a_hubs_frame_and_one_that_was_passed_on_the_hubs_is_first(pair: tuple[Rig, Any, Any]) -> None:
     """Both are there when the worker looks: BYE and QUERY need not wait for a baton that goes round and round."""
     rig, a, b = pair

@@ -183,6 +183,7 @@ def test_hubs_of_a_run_over_hosts_keep_the_baton() -> None:
 
     link = Passing()
     hub = HostHub(plan, 0, Root(), link, lambda event: None)
+    assert not hub._passes
     worker = link.connect("w0")
     worker.send(encode(FrameType.HELLO, (1, 0), "w0", "python", 1, {}))
     worker.send(encode(FrameType.READY, 50, 50))
