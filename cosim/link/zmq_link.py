@@ -11,10 +11,8 @@ for nothing. docs/security.md says what this protects against, and what not.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -25,6 +23,7 @@ from cosim.core.codec import LIMITS
 from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
 from cosim.link.keys import Credential, RunKeys
 from cosim.link.monitor import Connection, Ended, Monitor, listening_socket
+from cosim.link.zmq_peers import Peers
 
 HANDSHAKE_MS = 5000
 """Time from the connection to the end of the handshake; who says nothing is dropped then."""
@@ -33,8 +32,6 @@ _NOW, _MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
 REFUSED_MAX = 1000
 """Refusals kept until somebody takes them; of more, the last one says that there were more."""
 JOIN_TIMEOUT_S = 60.0
-PEERS_MAX = 64
-"""Other workers that one of them has connections to; those beyond it reaches by way of the hub."""
 HOLD_MS, HOLD_MAX, HOLD_AFTER = 1, 16, 64
 """How long, and how many, frames for the hub are held back that may be (`send_soon`), and after how many of them in a row: when
 the row ends the hub waits for the last of them."""
@@ -106,7 +103,9 @@ class HubSocket:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """The next (identity, frame), or None when there is none now."""
-        receive = self._socket.recv  # part by part: a third of what recv_multipart costs, which asks for each if there are more
+        receive = (
+            self._socket.recv
+        )  # part by part: a third of what recv_multipart costs, which asks for each if there are more
         try:
             identity = receive(_NOW)
             last = frame = receive(_NOW, False)
@@ -329,7 +328,7 @@ class WorkerSocket:
             raise ValueError(f"the credential must be that of {identity}, not of {credential.name}")
         if tcp:
             split_tcp(endpoint)
-        self._endpoint, self._identity = endpoint, identity
+        self._endpoint = endpoint
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, 0)
@@ -342,22 +341,11 @@ class WorkerSocket:
         else:
             self._socket.setsockopt(zmq.IDENTITY, identity.encode())
         self._socket.connect(endpoint)
-        self._peers: dict[str, zmq.Socket[bytes] | None] = {}
-        self._own = self._bind_own(f"{endpoint}.{identity}") if peers and not tcp else None
+        self._peers = Peers(self._context, endpoint, identity) if peers and not tcp else None
+        self._own = None if self._peers is None else self._peers.own
         self._held: list[bytes] = []  # for the hub, in order
         self._row = 0  # frames that could be held back, since the last one that could not
         self._both: list[tuple[Any, int]] = [(self._socket, int(zmq.POLLIN)), (self._own, int(zmq.POLLIN))]
-
-    def _bind_own(self, endpoint: str) -> zmq.Socket[bytes] | None:
-        """Where other workers send to; None where a path of that length can't be bound."""
-        own = self._context.socket(zmq.PULL)
-        own.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_frame)
-        try:
-            own.bind(endpoint)
-        except zmq.ZMQError:
-            own.close()
-            return None
-        return own
 
     def _guard(self, endpoint: str, credential: Credential) -> None:
         host, _port = split_tcp(endpoint)
@@ -452,28 +440,8 @@ class WorkerSocket:
             raise LinkClosed(f"{self._endpoint}: {why or 'the hub takes no frames'}") from None
 
     def pass_on(self, identity: str, frame: bytes) -> bool:
-        """Send a frame to another worker of this link; False when that can't be done now (the first time the connection is only
-        begun), or ever."""
-        peer = self._peers.get(identity)
-        if peer is None and (identity in self._peers or (peer := self._connect_peer(identity)) is None):
-            return False
-        try:
-            peer.send(frame, _NOW)
-        except zmq.Again:
-            return False
-        return True
-
-    def _connect_peer(self, identity: str) -> zmq.Socket[bytes] | None:
-        """A PUSH that takes a frame only while the other is connected, and that does not try again; None where nobody listens."""
-        peer = None
-        endpoint = f"{self._endpoint}.{identity}"
-        if self._own is not None and len(self._peers) < PEERS_MAX and os.path.exists(endpoint.removeprefix("ipc://")):
-            peer = self._context.socket(zmq.PUSH)
-            for option, value in ((zmq.IMMEDIATE, 1), (zmq.RECONNECT_IVL, -1), (zmq.LINGER, LINGER_MS)):
-                peer.setsockopt(option, value)
-            peer.connect(endpoint)
-        self._peers[identity] = peer
-        return peer
+        """Send a frame to another worker of this link; False when that can't be done now, or ever."""
+        return self._peers is not None and self._peers.pass_on(identity, frame)
 
     def fileno(self) -> int:
         """A descriptor that becomes readable once when there is something: `receive` until there is nothing, then wait for it."""
@@ -484,14 +452,10 @@ class WorkerSocket:
         if self._connection is not None:
             self._connection.close()
         self._flush()
-        for socket in (self._own, *self._peers.values()):
-            if socket is not None:
-                socket.close()
+        if self._peers is not None:
+            self._peers.close()
         self._socket.close()
         self._context.term()
-        if self._own is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._endpoint}.{self._identity}".removeprefix("ipc://"))
 
 
 def split_tcp(endpoint: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.core.codec import LIMITS
-from cosim.link import zmq_link
+from cosim.link import zmq_peers
 from cosim.link.base import LinkClosed
 from cosim.link.keys import RunKeys, parse_credential
 from cosim.link.memory_link import Switch
@@ -363,13 +363,13 @@ def test_a_worker_has_connections_to_so_many_others_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a number of them, the hub does it: a process must not run out of open files."""
-    monkeypatch.setattr(zmq_link, "PEERS_MAX", 1)
+    monkeypatch.setattr(zmq_peers, "PEERS_MAX", 1)
     rig = Rig("zmq-zmq", tmp_path)
     a, _b, _c = (rig.worker(f"w{n}") for n in range(3))
     assert pass_on(a, "w1", b"x")
     assert not a.pass_on("w2", b"x")
     assert not a.pass_on("w2", b"x")
-    assert a._peers["w2"] is None
+    assert a._peers._peers["w2"] is None
     rig.close()
 
 
