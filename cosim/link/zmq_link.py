@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Any
 
 import zmq
+from zmq.backend import zmq_poll
 from zmq.utils import z85
 
 from cosim.core.codec import LIMITS
 from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
 from cosim.link.keys import Credential, RunKeys
 from cosim.link.monitor import Connection, Ended, Monitor, listening_socket
+from cosim.link.zmq_peers import Peers
 
 HANDSHAKE_MS = 5000
 """Time from the connection to the end of the handshake; who says nothing is dropped then."""
@@ -29,6 +32,9 @@ _NOW, _MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
 REFUSED_MAX = 1000
 """Refusals kept until somebody takes them; of more, the last one says that there were more."""
 JOIN_TIMEOUT_S = 60.0
+HOLD_MS, HOLD_MAX, HOLD_AFTER = 1, 16, 64
+"""How long, and how many, frames for the hub are held back that may be (`send_soon`), and after how many of them in a row: when
+the row ends the hub waits for the last of them."""
 SEND_TIMEOUT_MS = 10_000
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 5000
 _CURVE_OVERHEAD = 64  # a frame in its box: command name, nonce, flags, authenticator
@@ -49,6 +55,9 @@ class HubSocket:
         ValueError: an endpoint that is not one of these, or tcp without keys.
         OSError, zmq.ZMQError: it can't be bound.
     """
+
+    passes = True
+    """Workers of this link can send to each other."""
 
     def __new__(cls, endpoint: str, keys: RunKeys | None = None) -> HubSocket:
         """A tcp endpoint is served by `CurveHubSocket`."""
@@ -129,6 +138,8 @@ class CurveHubSocket(HubSocket):
 
     The ZAP questions of libzmq are answered by the thread that calls `wait`, so no handshake ends outside of it.
     """
+
+    passes = False
 
     @staticmethod
     def _check(endpoint: str, keys: RunKeys | None) -> None:
@@ -299,13 +310,17 @@ class WorkerSocket:
         endpoint: ``ipc://PATH`` or ``tcp://ADDRESS:PORT`` of the hub.
         identity: this worker's name.
         credential: its key; a tcp endpoint must have it.
+        peers: whether other workers of an ipc endpoint may send to it (`pass_on`): at ``ipc://PATH.IDENTITY``, where it binds a
+            PULL. They have a PUSH for each that they send to.
 
     Raises:
         ValueError: tcp without a credential, or with one of another name.
         LinkClosed: from `receive` and `send` over tcp, when the hub refused the key, can't be reached or is gone.
     """
 
-    def __init__(self, endpoint: str, identity: str, credential: Credential | None = None) -> None:
+    def __init__(
+        self, endpoint: str, identity: str, credential: Credential | None = None, *, peers: bool = False
+    ) -> None:
         tcp = endpoint.startswith("tcp://")
         if tcp and credential is None:
             raise ValueError(f"{endpoint} must have a credential: a tcp link is never without CURVE (COSIM_CREDENTIAL)")
@@ -326,6 +341,11 @@ class WorkerSocket:
         else:
             self._socket.setsockopt(zmq.IDENTITY, identity.encode())
         self._socket.connect(endpoint)
+        self._peers = Peers(self._context, endpoint, identity) if peers and not tcp else None
+        self._own = None if self._peers is None else self._peers.own
+        self._held: list[bytes] = []  # for the hub, in order
+        self._row = 0  # frames that could be held back, since the last one that could not
+        self._both: list[tuple[Any, int]] = [(self._socket, int(zmq.POLLIN)), (self._own, int(zmq.POLLIN))]
 
     def _guard(self, endpoint: str, credential: Credential) -> None:
         host, _port = split_tcp(endpoint)
@@ -354,11 +374,26 @@ class WorkerSocket:
 
     def receive(self, timeout_ms: int | None = None) -> bytes | None:
         """The next frame; None after `timeout_ms`. Blocks without spinning."""
+        if self._own is not None:
+            ready = self._wait(timeout_ms)  # the hub's end is the first of them
+            return ready[0][0].recv() if ready else None
         if self._connection is not None:
             return self._receive(self._connection, timeout_ms)
         if timeout_ms is not None and not self._socket.poll(timeout_ms):
             return None
         return self._socket.recv()
+
+    def _wait(self, timeout_ms: int | None) -> list[tuple[Any, int]]:
+        """Which of both ends have something; what is held back goes out when nothing comes for a moment."""
+        if self._held:
+            if len(self._held) >= HOLD_MAX:
+                self._flush()
+            elif ready := zmq_poll(self._both, HOLD_MS):
+                return ready
+            else:
+                self._flush()
+                self._row = 0
+        return zmq_poll(self._both, -1 if timeout_ms is None else timeout_ms)
 
     def _receive(self, connection: Connection, timeout_ms: int | None) -> bytes | None:
         until = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
@@ -377,8 +412,25 @@ class WorkerSocket:
             if until is not None and now >= until:
                 return None
 
+    def send_soon(self, frame: bytes) -> None:
+        """Send a frame to the hub; after many in a row together with others: at the latest with the next that is sent, or when
+        nothing comes for `HOLD_MS`. A hub that keeps books of what others do costs less when it is woken once for many."""
+        self._row += 1
+        if self._row < HOLD_AFTER or self._own is None:
+            self._socket.send(frame)
+        else:
+            self._held.append(frame)
+
+    def _flush(self) -> None:
+        for frame in self._held:
+            self._socket.send(frame)
+        self._held.clear()
+
     def send(self, frame: bytes) -> None:
         """Send a frame to the hub."""
+        if self._row:
+            self._flush()
+            self._row = 0
         try:
             self._socket.send(frame)
         except zmq.Again:  # over tcp only: libzmq has given the connection up
@@ -386,6 +438,10 @@ class WorkerSocket:
                 self._connection.take()
             why = self._connection.fault if self._connection is not None else ""
             raise LinkClosed(f"{self._endpoint}: {why or 'the hub takes no frames'}") from None
+
+    def pass_on(self, identity: str, frame: bytes) -> bool:
+        """Send a frame to another worker of this link; False when that can't be done now, or ever."""
+        return self._peers is not None and self._peers.pass_on(identity, frame)
 
     def fileno(self) -> int:
         """A descriptor that becomes readable once when there is something: `receive` until there is nothing, then wait for it."""
@@ -395,6 +451,9 @@ class WorkerSocket:
         """Close; frames under way are still sent for up to two seconds."""
         if self._connection is not None:
             self._connection.close()
+        self._flush()
+        if self._peers is not None:
+            self._peers.close()
         self._socket.close()
         self._context.term()
 

@@ -128,6 +128,7 @@ class Worker:
         self._hurry = self._late
         # Of a link whose workers reach each other.
         self._pass_on: Callable[[str, bytes], bool] | None = getattr(socket, "pass_on", None)
+        self._send_soon: Callable[[bytes], None] = getattr(socket, "send_soon", socket.send)
 
     def serve(self) -> int:
         """Run to the end; returns the exit status: 0 after BYE, 3 when a model failed, 4 when the link or the hub failed."""
@@ -254,7 +255,10 @@ class Worker:
             name, now = (node.name, kernel.now) if node is not None else (self.name, kernel.now)
             wrapped = ModelFault(name, now, f"{type(error).__name__}: {error}")
             return self._fail(wrapped, _traceback())
-        self.socket.send(done if passed < 0 else encode(_PASSED, passed, done))
+        if passed < 0:
+            self.socket.send(done)
+        else:
+            self._send_soon(encode(_PASSED, passed, done))
         return -1
 
     def _late(self) -> bool:
@@ -395,7 +399,7 @@ def open_worker(endpoint: str, name: str, credential: str | None = None) -> Sock
     from cosim.link.zmq_link import WorkerSocket
 
     if credential is None:
-        return WorkerSocket(endpoint.removeprefix("zmq+"), name)
+        return WorkerSocket(endpoint.removeprefix("zmq+"), name, peers=True)
     from cosim.link.keys import load_credential
 
     return WorkerSocket(endpoint, name, load_credential(credential))

@@ -281,11 +281,8 @@ class Hub(Telling):
                 break
             self._baton = worker = self._pass(worker, body, data, passed)
             waiting = self._early.get(worker)
-            if worker in self._lost:
-                self._baton = None
-                break
-            if not waiting:
-                break
+            if worker in self._lost or not waiting:
+                break  # of a lost one the rest is missing: what others did after it waits for ever
             body, data, passed = waiting.popleft()
 
     def _pass(self, worker: int, body: tuple[Any, ...], data: bytes, bound: int) -> int:

@@ -99,9 +99,11 @@ def kill_and_time(tmp_path: Path, which: str, *options: str) -> tuple[int, str, 
     return process.returncode, err, time.monotonic() - began, list(found)
 
 
-def test_kill_9_of_a_worker(tmp_path: Path) -> None:
-    """Exit 4 within 5 s, named with its last simulated time; nothing left; journals and log readable."""
-    code, err, seconds, pids = kill_and_time(tmp_path, " w2 ")
+@pytest.mark.parametrize("work_us", [1000, 0])
+def test_kill_9_of_a_worker(tmp_path: Path, work_us: int) -> None:
+    """Exit 4 within 5 s, named with its last simulated time; nothing left; journals and log readable. Without work in the models
+    workers grant each other."""
+    code, err, seconds, pids = kill_and_time(tmp_path, " w2 ", "--set", f"work_us={work_us}")
     assert code == 4
     assert "worker process of n2 is gone: killed by SIGKILL; its last simulated time was" in err
     assert seconds < LIVENESS_S
@@ -112,9 +114,10 @@ def test_kill_9_of_a_worker(tmp_path: Path) -> None:
         json.loads(line)
 
 
-def test_kill_9_of_the_hub(tmp_path: Path) -> None:
-    """Exit 4 within 5 s, named; nothing left; the journals read up to where it died."""
-    code, err, seconds, pids = kill_and_time(tmp_path, "hub_main")
+@pytest.mark.parametrize("work_us", [1000, 0])
+def test_kill_9_of_the_hub(tmp_path: Path, work_us: int) -> None:
+    """Exit 4 within 5 s, named; nothing left; the journals read up to where it died. It makes no difference who grants whom."""
+    code, err, seconds, pids = kill_and_time(tmp_path, "hub_main", "--set", f"work_us={work_us}")
     assert code == 4
     assert "the hub process is gone (killed by SIGKILL" in err
     assert seconds < LIVENESS_S

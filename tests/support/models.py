@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from cosim.api import Channel, Node, Peer, Protocol, ns, on, us
@@ -83,6 +84,41 @@ class Spins(Ring):
         while n >= 3:
             n += 1
         self.out.send(None, TOKEN.Token, n + 1)
+
+
+class Killed(Ring):
+    """Its process is killed at the thousandth token or later, while it has the grant."""
+
+    @on(TOKEN.Token)
+    def token(self, _peer: Peer, n: int) -> None:
+        """Die at the thousandth."""
+        if n >= 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.out.send(None, TOKEN.Token, n + 1)
+
+
+class Twice(Ring):
+    """Makes a second token after 5 ns."""
+
+    def start(self) -> None:
+        """Both tokens."""
+        super().start()
+        self.after(ns(5), self.second)
+
+    def second(self) -> None:
+        """The second."""
+        self.out.send(None, TOKEN.Token, 1)
+
+
+class Both(Ring):
+    """Makes a token for another peer, too."""
+
+    other = Channel(TOKEN)
+
+    def start(self) -> None:
+        """Both tokens."""
+        super().start()
+        self.other.send(None, TOKEN.Token, 1)
 
 
 class Waits(Node):

@@ -23,6 +23,13 @@ def joined(between: list[list[int]], *figures: tuple[int, int], until: int = NEV
     return barrier
 
 
+def running(between: list[list[int]], *figures: tuple[int, int], until: int = NEVER) -> Barrier:
+    """A barrier of workers that joined with these figures, its first grants made."""
+    barrier = joined(between, *figures, until=until)
+    barrier.grants()
+    return barrier
+
+
 def test_nobody_runs_before_all_have_joined() -> None:
     """The first grants come when the last worker has joined."""
     barrier = Barrier(PAIR)
@@ -263,6 +270,103 @@ def test_wrong_arguments_are_refused(arguments: dict[str, object], text: str) ->
     """A barrier is not made with names missing or an end before the beginning."""
     with pytest.raises(ValueError, match=text):
         Barrier(PAIR, **arguments)  # type: ignore[arg-type]
+
+
+TRIO = [[20, 10, 10], [10, 20, 10], [10, 10, 20]]
+"""Three workers, 10 ps apart."""
+NOTHING = (NEVER, NEVER)
+"""`inputs` of a worker for which nothing waits."""
+
+
+def test_quiet_is_what_the_others_and_their_inputs_leave_alone() -> None:
+    """The end of the run, another's base, another's or its own undelivered input: the earliest of them; the runner's own base
+    does not count."""
+    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == 70
+    assert running(TRIO, (0, 0), (50, 50), (40, 40)).quiet(0) == 40
+    assert running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1).quiet(0) == 1  # it may have work: it can't speak
+    barrier = running(PAIR, (0, 0), (5, 100))
+    assert barrier.quiet(0) is None, "two run"
+    barrier.report(0, 1, 20, 20, 20, [Out(1, 110, 300)])
+    barrier.report(1, 1, 10, 200, 200, [])
+    assert barrier.grants() == [Grant(0, 2, 210)]
+    assert barrier.inputs(1) == (110, 300)
+    assert barrier.quiet(0) == 110  # the input lies before its worker's base
+    assert barrier.quiet(1) is None, "it does not run"
+
+
+def test_quiet_is_asked_of_one_who_runs_alone() -> None:
+    """Nobody runs, two run, another runs: None."""
+    barrier = joined(PAIR, (0, 0), (5, 5))
+    assert barrier.quiet(0) is None
+    assert [g.worker for g in barrier.grants()] == [0, 1]
+    assert (barrier.quiet(0), barrier.quiet(1)) == (None, None)
+    barrier.report(0, 1, 12, 12, 12, [])
+    assert (barrier.quiet(0), barrier.quiet(1)) == (None, 12)
+
+
+def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
+    """It has the next number and its bound, its answer is taken, and the one who got it can pass one again."""
+    barrier = running(PAIR, (0, 0), (NEVER, NEVER))
+    barrier.report(0, 1, 5, 30, 30, [Out(1, 15, 15)])
+    assert barrier.passed(1, 30, NOTHING) == 1
+    assert barrier.inputs(1) == NOTHING
+    assert barrier.base(1) == 15  # it may answer at once
+    assert (barrier.explain()[1].state, barrier.explain()[1].bound) == ("running", 30)
+    barrier.report(1, 1, 16, NEVER, NEVER, [Out(0, 26, 26)])
+    assert barrier.passed(0, 30, NOTHING) == 2
+    barrier.report(0, 2, 30, 30, 30, [])
+    assert barrier.grants() == [Grant(0, 3, NEVER)]
+    barrier.report(0, 3, 40, NEVER, NEVER, [])
+    assert barrier.grants() == [] and barrier.idle
+
+
+def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
+    """A passed grant takes along only what its sender sent: an older input stays, bounds it, and comes with the hub's next."""
+    barrier = running(TRIO, (0, 0), (1, 100), (NEVER, NEVER))
+    assert barrier.explain()[0].state == barrier.explain()[1].state == "running"
+    barrier.report(1, 1, 1, NEVER, NEVER, [Out(2, 110, 110)])  # within its promise
+    barrier.report(0, 1, 5, 5, 5, [])
+    assert barrier.grants() == [Grant(0, 2, 120)]
+    assert barrier.quiet(0) == 110
+    kept = barrier.inputs(2)
+    barrier.report(0, 2, 30, 200, 200, [Out(2, 40, 45)])
+    with pytest.raises(ProtocolViolation, match="must end at 110 ps, not at 111 ps") as caught:
+        barrier.passed(2, 111, kept)
+    assert (caught.value.rule, caught.value.worker) == ("overrun", 2)
+    assert barrier.passed(2, 110, kept) == 1
+    assert barrier.inputs(2) == kept == (110, 110)
+    barrier.report(2, 1, 110, NEVER, NEVER, [])
+    assert barrier.grants() == [Grant(2, 2, 210)]
+    assert barrier.inputs(2) == NOTHING
+
+
+def test_a_grant_must_not_be_passed_to_one_who_runs_or_is_gone_or_needs_none() -> None:
+    """While somebody runs, to a dead one, to one without anything below the bound: rule "order", and nothing has changed."""
+    barrier = running(PAIR, (0, 0), (5, 5))  # both
+    with pytest.raises(
+        ProtocolViolation, match="worker 1: a grant up to 9 ps must not be passed to it: running"
+    ) as caught:
+        barrier.passed(1, 9, NOTHING)
+    assert (caught.value.rule, caught.value.worker) == ("order", 1)
+    barrier.report(0, 1, 15, 20, 20, [])
+    barrier.report(1, 1, 10, 25, 25, [])
+    before = barrier.explain()
+    with pytest.raises(ProtocolViolation, match="a grant up to 25 ps must not be passed to it: waiting"):
+        barrier.passed(1, 25, NOTHING)
+    barrier.lost(1)
+    with pytest.raises(ProtocolViolation, match="passed to it: lost"):
+        barrier.passed(1, 29, NOTHING)
+    assert barrier.explain()[0] == before[0]
+
+
+def test_a_grant_must_not_be_passed_beyond_what_is_safe() -> None:
+    """A bound that another worker's word can undercut is refused by rule "overrun"; the hub grants up to there."""
+    barrier = running(TRIO, (0, 0), (NEVER, NEVER), (70, 70))
+    barrier.report(0, 1, 5, 30, 30, [Out(1, 15, 15)])
+    with pytest.raises(ProtocolViolation, match="worker 1: .* must end at 40 ps, not at 41 ps") as caught:
+        barrier.passed(1, 41, NOTHING)
+    assert (caught.value.rule, caught.value.worker) == ("overrun", 1)
+    assert Grant(1, 1, 40) in barrier.grants()
 
 
 def test_table_covers_what_the_essay_says() -> None:

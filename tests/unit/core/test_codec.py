@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cosim.core.codec import (
     LIMITS,
     MAGIC,
+    PREFIX_SIZE,
     QUICK_SIZE,
     FrameType,
     Limits,
@@ -21,6 +22,8 @@ from cosim.core.codec import (
     pack_records,
     quick_done,
     quick_grant,
+    quick_pair,
+    quick_pass,
     quick_records,
     unpack_records,
 )
@@ -39,6 +42,9 @@ BODIES: dict[FrameType, tuple[Any, ...]] = {
     FrameType.REFUSED: ("version", "text"),
     FrameType.QUERY: (4, 1),
     FrameType.STATUS: (4, b"report"),
+    FrameType.LEAD: (900, b"a GRANT"),
+    FrameType.PASS: (900, 800, 2, b"blob"),
+    FrameType.PASSED: (900, b"a DONE"),
 }
 
 fields = st.recursive(
@@ -186,6 +192,37 @@ def test_messages_found_quickly_are_those_of_the_full_check(batch: list[Any], ta
     blob = pack_records(batch) + tail
     found = quick_records(blob)
     assert found is None or unpack_records(blob) == found
+
+
+BATON = {FrameType.LEAD: quick_pair, FrameType.PASSED: quick_pair, FrameType.PASS: quick_pass}
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_the_quick_look_at_the_baton_says_what_the_full_check_says_or_nothing(data: st.DataObject) -> None:
+    """Whatever follows the prefix of LEAD, PASS or PASSED: a body found quickly is the one that `decode` finds."""
+    kind = data.draw(st.sampled_from(list(BATON)))
+    wanted = [times] * (3 if kind is FrameType.PASS else 1) + [st.binary(max_size=4)]
+    body = data.draw(st.tuples(*wanted) | st.lists(odd, max_size=4).map(tuple))
+    frame = bytearray(encode(kind, *body))
+    if data.draw(st.booleans()):
+        frame[data.draw(st.integers(PREFIX_SIZE, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    found = BATON[kind](bytes(frame))
+    assert found is None or decode(bytes(frame)) == (kind, found)
+
+
+@pytest.mark.parametrize("kind", list(BATON))
+def test_the_usual_frames_of_the_baton_are_found_quickly(kind: FrameType) -> None:
+    """A usual body is found; a large frame, cut bytes, no array, other lengths, types and ranges are left to the full check."""
+    quick, usual = BATON[kind], BODIES[kind]
+    assert quick(encode(kind, *usual)) == usual
+    assert quick(encode(kind, *usual, bytes(QUICK_SIZE))) is None
+    assert quick(encode(kind, *usual)[:-1]) is None
+    assert quick(encode(kind)[:PREFIX_SIZE] + msgpack.packb(7)) is None
+    for place, value in enumerate(usual):
+        for wrong in (-1, 2**64 - 1, "text") if type(value) is int else (7, "text"):
+            assert quick(encode(kind, *usual[:place], wrong, *usual[place + 1 :])) is None
+    assert quick(encode(kind, *usual, 1)) is None
 
 
 def test_the_usual_frames_are_found_quickly() -> None:

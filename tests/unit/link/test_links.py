@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.core.codec import LIMITS
+from cosim.link import zmq_peers
 from cosim.link.base import LinkClosed
 from cosim.link.keys import RunKeys, parse_credential
 from cosim.link.memory_link import Switch
 from cosim.link.unix_link import FastHubSocket, FastWorkerSocket
-from cosim.link.zmq_link import HubSocket, WorkerSocket
+from cosim.link.zmq_link import HOLD_AFTER, HOLD_MAX, HubSocket, WorkerSocket
 from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, properties, ready
 
 PAIRS = ["memory", "zmq-zmq", "fast-fast", "fast-zmq", "zmq-fast", "tcp-tcp"]
@@ -42,8 +43,11 @@ class Rig:
         else:
             hub, worker = kind.split("-")
             self.hub = {"zmq": HubSocket, "fast": FastHubSocket}[hub](self.endpoint)
-            make = {"zmq": WorkerSocket, "fast": FastWorkerSocket}[worker]
-            self._worker = lambda name: make(self.endpoint, name)
+            self._worker = (
+                (lambda name: WorkerSocket(self.endpoint, name, peers=True))
+                if worker == "zmq"
+                else (lambda name: FastWorkerSocket(self.endpoint, name))
+            )
         self.workers: list[Any] = []
 
     def worker(self, name: str) -> Any:
@@ -194,6 +198,204 @@ def test_a_stranger_on_the_socket_is_refused(noise: bytes, tmp_path: Path) -> No
     worker.send(b"fine")
     assert rig.get() == [(b"w0", b"fine")]
     rig.close()
+
+
+PASSING = ["fast-fast", "zmq-zmq"]
+"""Links whose workers reach each other."""
+HUBS = {"fast", "zmq"}
+
+
+@pytest.fixture(params=PASSING)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Any, Any]]:
+    """A rig with two workers that the hub has heard of."""
+    made = Rig(request.param, tmp_path_factory.mktemp("k"))
+    assert made.hub.passes
+    workers = []
+    for name in ("w0", "w1"):
+        workers.append(made.worker(name))
+        workers[-1].send(b"here")
+        assert made.get() == [(name.encode(), b"here")]
+    yield made, *workers
+    made.close()
+
+
+def pass_on(worker: Any, name: str, frame: bytes) -> bool:
+    """Pass a frame on; a connection may have to be made first."""
+    deadline = time.monotonic() + 20
+    while not worker.pass_on(name, frame):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_a_frame_that_is_passed_on_reaches_that_worker_alone(pair: tuple[Rig, Any, Any]) -> None:
+    """Each way, in order, whole; the hub and others see nothing of it."""
+    rig, a, b = pair
+    frames = [b"", b"x", bytes(range(256)) * 64]
+    for source, name, destination in ((a, "w1", b), (b, "w0", a), (a, "w1", b)):
+        assert [pass_on(source, name, frame) for frame in frames] == [True] * 3
+        assert [destination.receive(5000) for _ in frames] == frames
+        assert source.receive(10) is None
+    rig.hub.wait(10)
+    assert rig.hub.receive() is None
+
+
+def test_nothing_is_passed_on_to_a_stranger_or_to_one_who_went(pair: tuple[Rig, Any, Any]) -> None:
+    """False, at once and for ever, for a name that no worker has, and for a worker that has closed."""
+    rig, a, b = pair
+    assert not a.pass_on("w7", b"x")
+    assert not a.pass_on("w7", b"x")
+    assert pass_on(a, "w1", b"x")
+    assert b.receive(5000) == b"x"
+    b.close()
+    rig.workers.remove(b)
+    deadline = time.monotonic() + 20
+    while a.pass_on("w1", b"y"):
+        assert time.monotonic() < deadline, "what is passed on to one who went must not be lost again and again"
+        time.sleep(0.01)
+
+
+def test_nothing_is_passed_on_to_what_a_killed_worker_left(pair: tuple[Rig, Any, Any]) -> None:
+    """A file of a socket on which nobody listens takes nothing, now or later: False, and the hub tells of the dead."""
+    rig, a, _b = pair
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as left:
+            left.bind(f"{rig.endpoint.removeprefix('ipc://')}.w7{int(kind)}")
+        for _ in range(5):
+            assert not a.pass_on(f"w7{int(kind)}", b"x")
+            time.sleep(0.02)
+
+
+def test_of_a_hubs_frame_and_one_that_was_passed_on_the_hubs_is_first(pair: tuple[Rig, Any, Any]) -> None:
+    """Both are there when the worker looks: BYE and QUERY need not wait for a baton that goes round and round."""
+    rig, a, b = pair
+    for _ in range(3):
+        assert pass_on(a, "w1", b"passed")
+        rig.hub.send(b"w1", b"from the hub")
+        rig.hub.wait(0)
+        time.sleep(0.1)
+        assert [b.receive(5000), b.receive(5000)] == [b"from the hub", b"passed"]
+
+
+def test_the_way_between_workers_is_removed(pair: tuple[Rig, Any, Any]) -> None:
+    """A worker's own socket is in the hub's folder under its name, and goes with it."""
+    rig, a, b = pair
+    folder = Path(rig.endpoint.removeprefix("ipc://")).parent
+    assert sorted(file.name for file in folder.iterdir()) == ["hub", "hub.w0", "hub.w1"]
+    assert pass_on(a, "w1", b"x")
+    for worker in (a, b):
+        worker.close()
+    rig.workers = []
+    assert [file.name for file in folder.iterdir()] == ["hub"]
+
+
+def test_a_worker_without_a_way_of_its_own_works(tmp_path: Path) -> None:
+    """Where the path of its own socket is too long for an address, or somebody has that name, the hub does it all."""
+    long = tmp_path / ("x" * (100 - len(str(tmp_path))))
+    long.mkdir()
+    for kind in PASSING:
+        rig = Rig(kind, long)
+        a, b = rig.worker("w0"), rig.worker("a-worker-with-a-long-name")
+        for worker in (a, b):
+            worker.send(b"here")
+        assert len(rig.get(2)) == 2
+        assert not a.pass_on("a-worker-with-a-long-name", b"x")
+        rig.hub.send(b"a-worker-with-a-long-name", b"from the hub")
+        assert pump(rig, b) == b"from the hub"
+        rig.close()
+
+
+def test_a_worker_that_does_not_read_is_not_waited_for(pair: tuple[Rig, Any, Any]) -> None:
+    """When the other's queue is full, False: nothing blocks, nothing is lost, and it goes on when there is room."""
+    _rig, a, b = pair
+    assert pass_on(a, "w1", b"first") and b.receive(5000) == b"first"
+    frames: list[bytes] = []
+    while len(frames) < 100_000 and a.pass_on("w1", frame := len(frames).to_bytes(1000, "big")):
+        frames.append(frame)
+    assert 0 < len(frames) < 100_000
+    assert [b.receive(5000) for _ in frames] == frames
+    assert pass_on(a, "w1", b"again") and b.receive(5000) == b"again"
+
+
+def test_frames_that_may_wait_come_in_order_and_soon(tmp_path: Path) -> None:
+    """After many in a row they are held back: until the next frame that may not wait, a moment without one, or the end."""
+    rig = Rig("zmq-zmq", tmp_path)
+    worker = rig.worker("w0")
+
+    def say(first: int, count: int) -> list[tuple[bytes, bytes]]:
+        for n in range(first, first + count):
+            worker.send_soon(b"%d" % n)
+        return [(b"w0", b"%d" % n) for n in range(first, first + count)]
+
+    row = say(0, HOLD_AFTER - 1)
+    assert rig.get(len(row)) == row, "none is held back at first"
+    held = say(100, 5)
+    rig.hub.wait(100)
+    assert rig.hub.receive() is None
+    assert worker.receive(1) is None
+    assert rig.get(5) == held
+    row = say(200, HOLD_AFTER + 3)
+    worker.send(b"now")
+    assert rig.get(len(row) + 1) == [*row, (b"w0", b"now")]
+    row = say(300, HOLD_AFTER + 3)
+    worker.close()
+    rig.workers = []
+    assert rig.get(len(row)) == row
+    rig.close()
+
+
+def test_no_more_than_some_frames_are_held_back(tmp_path: Path) -> None:
+    """While others keep a worker busy without a pause its frames reach the hub all the same, some at a time."""
+    rig = Rig("zmq-zmq", tmp_path)
+    a, b = rig.worker("w0"), rig.worker("w1")
+    count = HOLD_AFTER + 5 * HOLD_MAX
+    for n in range(count):
+        assert pass_on(a, "w1", b"go on")
+        assert b.receive(5000) == b"go on"
+        b.send_soon(b"%d" % n)
+    rest = count - HOLD_MAX
+    assert rig.get(rest) == [(b"w1", b"%d" % n) for n in range(rest)]
+    rig.close()
+
+
+def test_a_worker_has_connections_to_so_many_others_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a number of them, the hub does it: a process must not run out of open files."""
+    monkeypatch.setattr(zmq_peers, "PEERS_MAX", 1)
+    rig = Rig("zmq-zmq", tmp_path)
+    a, _b, _c = (rig.worker(f"w{n}") for n in range(3))
+    assert pass_on(a, "w1", b"x")
+    assert not a.pass_on("w2", b"x")
+    assert not a.pass_on("w2", b"x")
+    assert a._peers._peers["w2"] is None
+    rig.close()
+
+
+def test_who_did_not_ask_for_it_has_no_way_for_others(tmp_path: Path) -> None:
+    """A foreign node, or a hub, at a libzmq link is reached by its hub alone."""
+    hub = HubSocket(f"ipc://{tmp_path}/hub")
+    worker = WorkerSocket(f"ipc://{tmp_path}/hub", "w0")
+    assert [file.name for file in tmp_path.iterdir()] == ["hub"]
+    assert not worker.pass_on("w0", b"x")
+    worker.send_soon(b"at once")
+    worker.close()
+    hub.wait(5000)
+    assert hub.receive() == (b"w0", b"at once")
+    hub.close()
+
+
+def test_only_links_of_one_host_say_that_workers_reach_each_other(tmp_path: Path) -> None:
+    """Within a process there is no such thing, and over tcp no way past the hub."""
+    for kind in PAIRS:
+        (tmp_path / kind).mkdir()
+        rig = Rig(kind, tmp_path / kind)
+        assert bool(getattr(rig.hub, "passes", False)) == (kind.partition("-")[0] in HUBS)
+        worker = rig.worker("w0")
+        if kind in ("memory", "tcp-tcp"):
+            assert getattr(worker, "pass_on", None) is None or not worker.pass_on("w0", b"x")
+        rig.close()
 
 
 def test_a_long_socket_path_is_refused_with_advice() -> None:
