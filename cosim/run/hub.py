@@ -46,7 +46,7 @@ from cosim.run.hubview import Telling
 
 _LEAD = FrameType.LEAD  # bound once: an attribute of an enum class costs a call each time
 
-EARLY_FRAMES = 4096
+EARLY_FRAMES = 1 << 20
 """Answers of one worker that may come before those of the workers that had the baton before it."""
 PROGRESS_S = 0.1
 PROGRESS_MS = 100

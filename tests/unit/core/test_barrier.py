@@ -281,16 +281,20 @@ NOTHING = (NEVER, NEVER)
 def test_quiet_is_what_the_others_and_their_inputs_leave_alone() -> None:
     """The end of the run, another's base, another's or its own undelivered input: the earliest of them; the runner's own base
     does not count."""
-    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == 70
-    assert running(TRIO, (0, 0), (50, 50), (40, 40)).quiet(0) == 40
-    assert running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1).quiet(0) == 1  # it may have work: it can't speak
+    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == (70, 0, 70)
+    assert running(TRIO, (0, 0), (50, 50), (40, 40)).quiet(0) == (40, 2, 50)
+    assert running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1).quiet(0) == (
+        1,
+        0,
+        1,
+    )  # it may have work: it can't speak
     barrier = running(PAIR, (0, 0), (5, 100))
     assert barrier.quiet(0) is None, "two run"
     barrier.report(0, 1, 20, 20, 20, [Out(1, 110, 300)])
     barrier.report(1, 1, 10, 200, 200, [])
     assert barrier.grants() == [Grant(0, 2, 210)]
     assert barrier.inputs(1) == (110, 300)
-    assert barrier.quiet(0) == 110  # the input lies before its worker's base
+    assert barrier.quiet(0) == (110, 0, 110)  # the input lies before its worker's base
     assert barrier.quiet(1) is None, "it does not run"
 
 
@@ -301,7 +305,7 @@ def test_quiet_is_asked_of_one_who_runs_alone() -> None:
     assert [g.worker for g in barrier.grants()] == [0, 1]
     assert (barrier.quiet(0), barrier.quiet(1)) == (None, None)
     barrier.report(0, 1, 12, 12, 12, [])
-    assert (barrier.quiet(0), barrier.quiet(1)) == (None, 12)
+    assert (barrier.quiet(0), barrier.quiet(1)) == (None, (12, 0, NEVER))
 
 
 def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
@@ -327,7 +331,7 @@ def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
     barrier.report(1, 1, 1, NEVER, NEVER, [Out(2, 110, 110)])  # within its promise
     barrier.report(0, 1, 5, 5, 5, [])
     assert barrier.grants() == [Grant(0, 2, 120)]
-    assert barrier.quiet(0) == 110
+    assert barrier.quiet(0) == (110, 0, 110)
     kept = barrier.inputs(2)
     barrier.report(0, 2, 30, 200, 200, [Out(2, 40, 45)])
     with pytest.raises(ProtocolViolation, match="must end at 110 ps, not at 111 ps") as caught:

@@ -25,13 +25,15 @@ class Scripted:
         self.react: Callable[[], None] = lambda: None
         self.promised: int | None = None
         self.ready: list[Any] = []
+        self.answer: Any = None
 
     def receiver(self, link: int, kind: int) -> Callable[..., Any]:
         """Record, then do what the test says."""
 
-        def receive(*fields: Any) -> None:
+        def receive(*fields: Any) -> Any:
             self.seen.append((self.now, link, fields))
             self.react()
+            return self.answer
 
         return receive
 
@@ -245,6 +247,43 @@ def test_fields_are_the_receivers_own(link: int) -> None:
     fields = neighbour.seen[0][2] if link == 2 else report.batches[0].records[0][4]
     assert fields == ((b"ab", (1, "w", 2), None, True),)
     assert [type(value) for value in fields[0][1]] == [int, str, int]
+
+
+@pytest.mark.parametrize("link", [0, 2])
+def test_fields_that_are_known_to_be_plain_go_as_they_are(link: int) -> None:
+    """Who says so is believed: the tuple that was given is the one that goes."""
+    kernel, _, neighbour = make()
+    given = (1, b"data")
+    kernel.at(0, 5, lambda: kernel.outlet(link)(TEST.A.code, given, 0, True))
+    report = kernel.grant(1000)
+    assert (neighbour.seen[0][2] if link == 2 else report.batches[0].records[0][4]) == given
+
+
+def test_a_link_of_another_worker_has_no_way_out_here() -> None:
+    """Asking for one is a fault that names the link."""
+    kernel, _, _ = make()
+    with pytest.raises(ModelFault, match="link 1 must start at a node of this worker"):
+        kernel.outlet(1)
+    assert kernel.outlet(0) is kernel.outlet(0)
+
+
+def test_a_grant_that_ends_before_the_clock_moves_nothing() -> None:
+    """The clock never goes back."""
+    kernel, _, _ = make()
+    assert kernel.grant(100).now == 100
+    assert kernel.grant(50).now == 100
+
+
+def test_what_handlers_and_timers_return_goes_to_their_node() -> None:
+    """Both kinds of event: None is nothing, anything else is for the node to take."""
+    kernel, node, neighbour = make()
+    taken: list[object] = []
+    node.accept = neighbour.accept = taken.append  # type: ignore[method-assign]
+    neighbour.answer = "from a handler"
+    kernel.at(0, 5, lambda: kernel.outlet(2)(TEST.A.code, (1,)))
+    kernel.at(0, 6, lambda: "from a timer")
+    kernel.grant(1000)
+    assert taken == ["from a timer", "from a handler"]
 
 
 @pytest.mark.parametrize("link", [0, 2])

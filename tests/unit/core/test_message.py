@@ -35,6 +35,13 @@ def test_an_unknown_kind_is_named_with_those_that_exist() -> None:
         _ = MMIO.Raed
 
 
+def test_a_kind_may_have_any_name() -> None:
+    """One that is called like something that a protocol has is found among its kinds; what has that name stays what it is."""
+    protocol = Protocol("any", 902, [("name", 1, ()), ("Other", 2, ())])
+    assert protocol.name == "any"
+    assert [repr(kind) for kind in protocol] == ["any.name", "any.Other"]
+
+
 @given(st.binary(min_size=1, max_size=64))
 def test_bus_data_survives_its_wire_form(data: bytes) -> None:
     """Bytes of any size come back from the wire form, which is an int exactly for 1, 2, 4 and 8 bytes."""

@@ -468,6 +468,8 @@ def test_first_number() -> None:
     assert calls == [(34, 7)] and heard == [(0x118, "write")]
     assert [unit.at("IROUTER", n) for n in (32, 33)] == [9, 0]
     assert unit.block.find(0x10F) == (unit.block["IROUTER"], 33)
+    assert unit.block.find(0x10F) is unit.block.find(0x10F)
+    assert unit.block.find(-1) is unit.block.find(unit.block.size) is None
     for index in (31, 36):
         with pytest.raises(IndexError, match=rf"index of IROUTER must be in 32\.\.35, not {index}"):
             unit.at("IROUTER", index)

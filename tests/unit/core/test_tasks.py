@@ -165,6 +165,23 @@ def test_a_value_that_comes_after_the_cancel_changes_nothing() -> None:
     assert list(scheduler.tasks) == []
 
 
+def test_a_value_that_comes_after_the_cancel_of_one_of_two_wakes_the_other() -> None:
+    """Whoever of two waits first: the one that is gone is not woken."""
+    for gone in (0, 1):
+        scheduler, seen, gate = Scheduler(), [], Future[None]()
+
+        async def wait(number: int, gate: Future[None] = gate, seen: list[int] = seen) -> None:
+            await gate
+            seen.append(number)
+
+        tasks = [scheduler.spawn(wait(number), "waiter") for number in (0, 1)]
+        scheduler.drain()
+        tasks[gone].cancel()
+        gate.set(None)
+        scheduler.drain()
+        assert seen == [1 - gone]
+
+
 def test_a_foreign_awaitable_is_refused() -> None:
     """Awaiting something that is not simulated time is an error that names task and type."""
     scheduler = Scheduler()

@@ -70,8 +70,8 @@ def run(number: int, *frames: bytes, socket: type[Hub] = Hub, passes: bool = Tru
 
 
 def lead(quiet: int, seq: int, bound: int, *batches: tuple[int, bytes]) -> bytes:
-    """A LEAD."""
-    return encode(FrameType.LEAD, quiet, encode(FrameType.GRANT, seq, bound, batches))
+    """A LEAD that leaves nobody out."""
+    return encode(FrameType.LEAD, quiet, 0, quiet, encode(FrameType.GRANT, seq, bound, batches))
 
 
 def passed(frame: Frame) -> tuple[int, Frame]:
@@ -100,7 +100,7 @@ def test_one_who_leads_grants_the_one_it_sends_to() -> None:
     assert (identity, bound, done.type) == ("w1", 700_000, FrameType.DONE)
     ((to, arrival, _wake, blob),) = done.body[5]
     assert (to, arrival) == (1, 10_000)
-    assert frame == Frame(FrameType.PASS, (700_000, 700_000, 0, blob))
+    assert frame == Frame(FrameType.PASS, (700_000, 1, 700_000, 700_000, 0, blob))
     assert [record[0] for record in unpack_records(blob)] == [10_000]
 
 
@@ -111,22 +111,24 @@ def test_the_bound_is_that_of_the_promise_where_that_is_lower() -> None:
     hub = run(0, lead(NEVER, 1, 1), made=made)
     assert passed(hub.sent[2])[0] == 15_000
     ((identity, frame),) = hub.passed
-    assert (identity, frame.body[:3]) == ("w1", (15_000, 5_000, 0))
+    assert (identity, frame.body[:5]) == ("w1", (5_000, 0, NEVER, 15_000, 0))
 
 
 def test_a_passed_grant_is_executed_and_passed_on() -> None:
     """PASS has no number: it is the next one, of the hub's too; up to its bound nobody else speaks, so it goes on from there."""
     hub = run(
         1,
-        encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 1, 0)),
-        encode(FrameType.PASS, 700_000, 600_000, 0, token(30_000, 3, 0)),
+        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 1, 0)),
+        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(30_000, 3, 0)),
         encode(FrameType.GRANT, 3, 80_000, [(0, token(50_000, 5, 0))]),
     )
     assert [frame.type for frame in hub.sent[2:]] == [FrameType.PASSED, FrameType.PASSED, FrameType.DONE, FrameType.BYE]
     dones = [passed(frame)[1] for frame in hub.sent[2:4]] + [hub.sent[4]]
     assert [done.body[0] for done in dones] == [1, 2, 3]
     assert [done.body[5][0][1] for done in dones] == [20_000, 40_000, 60_000]
-    assert [(identity, frame.body[:3]) for identity, frame in hub.passed] == [("w0", (600_000, 600_000, 1))] * 2
+    assert [(identity, frame.body[:5]) for identity, frame in hub.passed] == [
+        ("w0", (600_000, 0, 600_000, 600_000, 1))
+    ] * 2
 
 
 @pytest.mark.parametrize("frame", [encode(FrameType.GRANT, 1, 900_000, []), lead(10_000, 1, 900_000)])
@@ -147,7 +149,7 @@ def test_one_who_can_not_reach_the_other_leaves_it_to_the_hub(socket: type[Hub],
 def test_after_a_long_grant_the_hub_grants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the work is in the models, nodes that could work at the same time must."""
     monkeypatch.setattr(worker_module, "PASS_S", 0.0002)
-    hub = run(1, encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 1, 0)), made=plan(work_us=1000))
+    hub = run(1, encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 1, 0)), made=plan(work_us=1000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
 
 
@@ -180,7 +182,7 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
     """A model that raises under a passed grant passes nothing on: ERROR, and the worker ends."""
     hub = run(
         1,
-        encode(FrameType.PASS, 700_000, 600_000, 0, token(10_000, 3, 0)),
+        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 3, 0)),
         made=plan(model="tests.support.models:Raises"),
     )
     assert hub.status == 3 and hub.passed == []
@@ -190,9 +192,9 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("frame", "text"),
     [
-        (encode(FrameType.LEAD, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
-        (encode(FrameType.LEAD, 5, b"CSA1"), "must begin with"),
-        (encode(FrameType.PASS, -1, 0, 0, b""), "in 0.."),
+        (encode(FrameType.LEAD, 5, 0, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
+        (encode(FrameType.LEAD, 5, 0, 5, b"CSA1"), "must begin with"),
+        (encode(FrameType.PASS, -1, 0, 0, 0, 0, b""), "in 0.."),
         (encode(FrameType.PASSED, 5, b""), "a worker must get GRANT, QUERY or BYE, not PASSED"),
     ],
 )

@@ -106,17 +106,17 @@ def blob(arrival: int) -> bytes:
     return pack_records([(arrival, 0, 0, 1, ())])
 
 
-def lead(frame: Frame) -> tuple[int, Frame]:
+def lead(frame: Frame) -> tuple[tuple[int, ...], Frame]:
     """What a LEAD carries."""
     assert frame.type is FrameType.LEAD
-    return frame.body[0], decode(frame.body[1])
+    return frame.body[:3], decode(frame.body[3])
 
 
 def test_the_only_worker_that_runs_gets_the_baton() -> None:
     """Its GRANT comes in a LEAD, with the time below which nobody else speaks."""
     rig = Rig((0, 0), (500, 600))
     (frame,) = rig.heard(0)
-    assert lead(frame) == (600, Frame(FrameType.GRANT, (1, 610, ())))
+    assert lead(frame) == ((600, 1, NEVER), Frame(FrameType.GRANT, (1, 610, ())))
     assert rig.heard(1) == []
 
 
@@ -154,8 +154,8 @@ def test_a_foreign_node_can_not_claim_the_baton() -> None:
     """PASSED, LEAD and PASS from a foreign node are frames that a hub must not get."""
     for kind, body in (
         (FrameType.PASSED, (15, answer(1, 5, IDLE, (0, 15)))),
-        (FrameType.LEAD, (15, b"")),
-        (FrameType.PASS, (15, 15, 0, b"")),
+        (FrameType.LEAD, (15, 0, 15, b"")),
+        (FrameType.PASS, (15, 0, 15, 15, 0, b"")),
     ):
         rig = Rig(IDLE, (0, 0), foreign=1)
         rig.say(1, kind, *body)
@@ -211,7 +211,7 @@ def test_answers_count_in_the_order_in_which_the_baton_went_round() -> None:
     rig.step()
     assert (rig.hub.events, rig.hub.grants, rig.errors()) == (3, 4, [])
     (frame,) = rig.heard(0)
-    assert lead(frame) == (900, Frame(FrameType.GRANT, (3, 910, ())))
+    assert lead(frame) == ((900, 1, NEVER), Frame(FrameType.GRANT, (3, 910, ())))
 
 
 def test_all_answers_may_come_before_the_first() -> None:
@@ -267,7 +267,7 @@ def test_what_waits_at_the_hub_stays_there_when_its_receiver_is_granted_by_anoth
     rig.workers[0].send(answer(1, 5, (5, 5)))
     rig.step()
     (frame,) = rig.heard(0)
-    assert lead(frame) == (110, Frame(FrameType.GRANT, (2, 120, ())))
+    assert lead(frame) == ((110, 0, 110), Frame(FrameType.GRANT, (2, 120, ())))
     rig.workers[0].send(encode(FrameType.PASSED, 110, answer(2, 30, (200, 200), (2, 40))))
     rig.workers[2].send(answer(1, 110, IDLE))
     rig.step()
