@@ -274,11 +274,12 @@ def test_a_grant_that_ends_before_the_clock_moves_nothing() -> None:
     assert kernel.grant(50).now == 100
 
 
-def test_what_handlers_and_timers_return_goes_to_their_node() -> None:
+def test_what_handlers_and_timers_return_goes_to_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of event: None is nothing, anything else is for the node to take."""
     kernel, node, neighbour = make()
     taken: list[object] = []
-    node.accept = neighbour.accept = taken.append  # type: ignore[method-assign]
+    monkeypatch.setattr(node, "accept", taken.append)
+    monkeypatch.setattr(neighbour, "accept", taken.append)
     neighbour.answer = "from a handler"
     kernel.at(0, 5, lambda: kernel.outlet(2)(TEST.A.code, (1,)))
     kernel.at(0, 6, lambda: "from a timer")
