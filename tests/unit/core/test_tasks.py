@@ -168,7 +168,8 @@ def test_a_value_that_comes_after_the_cancel_changes_nothing() -> None:
 def test_a_value_that_comes_after_the_cancel_of_one_of_two_wakes_the_other() -> None:
     """Whoever of two waits first: the one that is gone is not woken."""
     for gone in (0, 1):
-        scheduler, seen, gate = Scheduler(), [], Future[None]()
+        scheduler, gate = Scheduler(), Future[None]()
+        seen: list[int] = []
 
         async def wait(number: int, gate: Future[None] = gate, seen: list[int] = seen) -> None:
             await gate
