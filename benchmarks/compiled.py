@@ -28,6 +28,10 @@ MODULES = (
 """Models and what they derive from stay interpreted: a class cannot inherit from a compiled one."""
 WORKLOADS = (
     ("ping-pong, process per node", ("pingpong", "--nodes", "2", "--workers", "per-node")),
+    ("barrier, process per node", ("barrier", "--nodes", "19", "--workers", "per-node")),
+    ("barrier on 2 workers", ("barrier", "--nodes", "19", "--workers", "2")),
+    ("fan-out, process per node", ("fanout", "--nodes", "19", "--workers", "per-node")),
+    ("fan-out on 2 workers", ("fanout", "--nodes", "19", "--workers", "2")),
     ("register reads in one process", ("mmio", "--nodes", "2", "--workers", "0")),
     ("interrupts in one process", ("interrupts", "--nodes", "8", "--workers", "0")),
 )
