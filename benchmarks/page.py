@@ -17,7 +17,7 @@ hub and supervisor included, per operation. Each figure is the median of the run
 
 What decides speed is how often a process boundary is crossed and whom a step wakes. Where nodes share a process, their
 messages never leave it; where they do not, a grant and its answer are two crossings by the hub, which wakes only nodes that
-have something to do.
+have something to do. Where one of them runs at a time, it grants the next one itself.
 
 `cosim bench NAME` measures one workload by itself; `--nodes`, `--workers` and `--link` ask for other rows than these, and
 `--json` prints them for scripts:
