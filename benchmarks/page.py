@@ -70,8 +70,8 @@ rate of the bare star it is. `cores for bare frames` is what receiving and sendi
 the CPU per step that remains then for all else, hub and workers together. Where only one process has work at a time (ping-pong,
 fan-out on two workers) that is of one core, elsewhere of all. Below zero, the frames alone take more than there is. `taken` is
 what the product has in its place: its CPU per step without that of the bare star. `left a grant` is `left` by the grants of a step:
-hub and worker together take {python:.0f} µs of Python for one with warm caches (above). Where less than that is left, what stands between
-the product and the target is the interpreter; what compiling would change is said above.
+hub and worker together take {python:.0f} µs of Python for one with warm caches (above). Where less than that is left, what
+stands between the product and the target is the interpreter; what compiling would change is said above.
 """
 
 _ASKED = {
