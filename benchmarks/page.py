@@ -17,7 +17,7 @@ hub and supervisor included, per operation. Each figure is the median of the run
 
 What decides speed is how often a process boundary is crossed and whom a step wakes. Where nodes share a process, their
 messages never leave it; where they do not, a grant and its answer are two crossings by the hub, which wakes only nodes that
-have something to do.
+have something to do. Where one of them runs at a time, it grants the next one itself.
 
 `cosim bench NAME` measures one workload by itself; `--nodes`, `--workers` and `--link` ask for other rows than these, and
 `--json` prints them for scripts:
@@ -69,7 +69,9 @@ What is asked for, as a rate: so many times the floor, or the best HELICS rate (
 rate of the bare star it is. `cores for bare frames` is what receiving and sending alone takes at the rate asked for, and `left`
 the CPU per step that remains then for all else, hub and workers together. Where only one process has work at a time (ping-pong,
 fan-out on two workers) that is of one core, elsewhere of all. Below zero, the frames alone take more than there is. `taken` is
-what the product has in its place: its CPU per step without that of the bare star.
+what the product has in its place: its CPU per step without that of the bare star. `left a grant` is `left` by the grants of a step:
+hub and worker together take {python:.0f} µs of Python for one with warm caches (above). Where less than that is left, what
+stands between the product and the target is the interpreter; what compiling would change is said above.
 """
 
 _ASKED = {
@@ -256,7 +258,9 @@ def _bare(limits: dict[str, Any], rows: list[Row], peers: dict[str, Any] | None)
     if not asked:
         return text
     head = ["workload", "workers", "link", "asked for", "as a rate/s", "of best", "lies", "cores for bare frames"]
-    return f"{text}\n{BARE_TARGETS}\n{_table([*head, 'left, µs', 'taken, µs'], asked)}"
+    hop = limits["hop"]
+    about = BARE_TARGETS.format(python=hop["hub_us"] + hop["worker_us"])
+    return f"{text}\n{about}\n{_table([*head, 'left, µs', 'taken, µs', 'left a grant, µs'], asked)}"
 
 
 def _deliveries(row: Row) -> int:
@@ -266,12 +270,15 @@ def _deliveries(row: Row) -> int:
 
 def _product(star: Row, rows: list[Row]) -> tuple[float, float] | None:
     """Steps per second and CPU microseconds per step of the product over the same link, if it was measured."""
+    row = _row_of(star, rows)
+    return (row["rate"] / _deliveries(row), row["cpu_us"] * _deliveries(row)) if row else None
+
+
+def _row_of(star: Row, rows: list[Row]) -> Row | None:
+    """The product's row of the same workload over the same link."""
     link = "fast" if star["link"] == "unix" else star["link"]
     place = (star["name"], star["nodes"], star["workers"], link)
-    for row in rows:
-        if (row["name"], row["nodes"], row["workers"], row["link"]) == place:
-            return row["rate"] / _deliveries(row), row["cpu_us"] * _deliveries(row)
-    return None
+    return next((row for row in rows if (row["name"], row["nodes"], row["workers"], row["link"]) == place), None)
 
 
 def _beside(star: Row, product: tuple[float, float] | None) -> list[str]:
@@ -290,12 +297,19 @@ def _asked(star: Row, floor: float, peers: dict[str, Any] | None, cpus: int, row
         return None
     rate, product = factor * unit, _product(star, rows)
     what = f"{factor} x {'floor' if star['name'] == 'pingpong' else 'HELICS'}"
+    left, grants = min(cpus, star["at_once"]) * 1e6 / rate - star["cpu_us"], _grants(star, rows)
     return [
         star["name"], star["workers"], star["link"], what, number(rate), number(rate / star["rate_max"]),
         "above the limit" if rate > star["rate_max"] else "below it",
-        number(rate * star["cpu_us"] / 1e6), number(min(cpus, star["at_once"]) * 1e6 / rate - star["cpu_us"]),
-        number(product[1] - star["cpu_us"]) if product else "-",
+        number(rate * star["cpu_us"] / 1e6), number(left), number(product[1] - star["cpu_us"]) if product else "-",
+        number(left / grants) if grants else "-",
     ]  # fmt: skip
+
+
+def _grants(star: Row, rows: list[Row]) -> float | None:
+    """Grants in a step of the product."""
+    row = _row_of(star, rows)
+    return row.get("grants_per_round") if row else None
 
 
 def _best_helics(star: Row, peers: dict[str, Any] | None) -> float | None:

@@ -228,10 +228,13 @@ class FastWorkerSocket:
 
     Frames sent before the handshake is done are kept until then: libzmq loses what comes in one piece with it.
 
-    Beside the connection is a datagram socket of its own, ``PATH.IDENTITY``, to which other workers send (`pass_on`).
+    Args:
+        endpoint: ``ipc://PATH`` of the hub.
+        identity: this worker's name.
+        peers: whether other workers may send to it (`pass_on`): it has a datagram socket at ``PATH.IDENTITY`` for that.
     """
 
-    def __init__(self, endpoint: str, identity: str) -> None:
+    def __init__(self, endpoint: str, identity: str, *, peers: bool = False) -> None:
         self._path = endpoint.removeprefix("ipc://")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._connect(self._path)
@@ -245,7 +248,7 @@ class FastWorkerSocket:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._hub = self._socket.fileno()
-        self._own = self._open_own(f"{self._path}.{identity}")
+        self._own = self._open_own(f"{self._path}.{identity}") if peers else None
 
     def _open_own(self, path: str) -> socket.socket | None:
         """Where other workers send to; None where a path of that length can't be bound."""
@@ -314,12 +317,14 @@ class FastWorkerSocket:
         return True
 
     def _connect_peer(self, identity: str) -> socket.socket | None:
-        peer: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        assert peer is not None
+        peer: socket.socket | None = None
         try:
-            peer.connect(f"{self._path}.{identity}")
+            if self._own is not None:
+                peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                peer.connect(f"{self._path}.{identity}")
         except OSError:
-            peer.close()
+            if peer is not None:
+                peer.close()
             peer = None
         self._peers[identity] = peer
         return peer

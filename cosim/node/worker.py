@@ -395,7 +395,7 @@ def open_worker(endpoint: str, name: str, credential: str | None = None) -> Sock
     if endpoint.startswith("ipc://"):
         from cosim.link.unix_link import FastWorkerSocket
 
-        return FastWorkerSocket(endpoint, name)
+        return FastWorkerSocket(endpoint, name, peers=True)
     from cosim.link.zmq_link import WorkerSocket
 
     if credential is None:

@@ -46,7 +46,7 @@ class Rig:
             self._worker = (
                 (lambda name: WorkerSocket(self.endpoint, name, peers=True))
                 if worker == "zmq"
-                else (lambda name: FastWorkerSocket(self.endpoint, name))
+                else (lambda name: FastWorkerSocket(self.endpoint, name, peers=True))
             )
         self.workers: list[Any] = []
 
@@ -383,6 +383,16 @@ def test_who_did_not_ask_for_it_has_no_way_for_others(tmp_path: Path) -> None:
     worker.close()
     hub.wait(5000)
     assert hub.receive() == (b"w0", b"at once")
+    hub.close()
+
+
+def test_who_did_not_ask_for_it_has_no_way_for_others_on_the_fast_link_either(tmp_path: Path) -> None:
+    """A foreign node may have the name of a worker: it must not get what is for that one."""
+    hub = FastHubSocket(f"ipc://{tmp_path}/hub")
+    worker = FastWorkerSocket(f"ipc://{tmp_path}/hub", "w0")
+    assert [file.name for file in tmp_path.iterdir()] == ["hub"]
+    assert not worker.pass_on("w0", b"x")
+    worker.close()
     hub.close()
 
 
