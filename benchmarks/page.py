@@ -74,6 +74,13 @@ hub and worker together take {python:.0f} µs of Python for one with warm caches
 stands between the product and the target is the interpreter; what compiling would change is said above.
 """
 
+NOT_MET = """\
+Where a target is not met (above): in the barrier, hub and worker would have to do with what is left for a grant, a part of what
+their Python takes with warm caches, and compiling the same sources gives far less than that. In the fan-out with a process per
+node the CPU would nearly do, but the parts of a step follow each other, source, hub, sinks, hub, so that fewer cores are busy
+(`cosim cores`) than there are; on two workers they do so entirely, and much of a step is the models' own messages.
+"""
+
 _ASKED = {
     ("pingpong", "per-node", "unix"): 0.65,
     ("pingpong", "per-node", "zmq"): 0.28,
@@ -253,14 +260,14 @@ def _bare(limits: dict[str, Any], rows: list[Row], peers: dict[str, Any] | None)
         for star in bare["rows"]
     ]  # fmt: skip
     head = ["workload", "nodes", "workers", "link", "bare/s", "best/s", "x floor", "CPU µs", "cores"]
-    text = _table([*head, "cosim/s", "of bare", "cosim CPU µs", "of it bare"], stars)
+    text = _table([*head, "cosim/s", "of bare", "cosim CPU µs", "of it bare", "cosim cores"], stars)
     asked = [line for star in bare["rows"] if (line := _asked(star, bare["floor"], peers, cpus, rows))]
     if not asked:
         return text
     head = ["workload", "workers", "link", "asked for", "as a rate/s", "of best", "lies", "cores for bare frames"]
     hop = limits["hop"]
     about = BARE_TARGETS.format(python=hop["hub_us"] + hop["worker_us"])
-    return f"{text}\n{about}\n{_table([*head, 'left, µs', 'taken, µs', 'left a grant, µs'], asked)}"
+    return f"{text}\n{about}\n{_table([*head, 'left, µs', 'taken, µs', 'left a grant, µs'], asked)}\n{NOT_MET}"
 
 
 def _deliveries(row: Row) -> int:
@@ -282,11 +289,17 @@ def _row_of(star: Row, rows: list[Row]) -> Row | None:
 
 
 def _beside(star: Row, product: tuple[float, float] | None) -> list[str]:
-    """The product's rate, that over the star's, its CPU, and the star's over that."""
+    """The product's rate, that over the star's, its CPU, the star's over that, and how many cores it keeps busy."""
     if product is None:
-        return ["-"] * 4
+        return ["-"] * 5
     rate, cpu = product
-    return [number(rate), number(rate / star["rate"]), number(cpu), number(star["cpu_us"] / cpu)]
+    return [
+        number(rate),
+        number(rate / star["rate"]),
+        number(cpu),
+        number(star["cpu_us"] / cpu),
+        number(rate * cpu / 1e6),
+    ]
 
 
 def _asked(star: Row, floor: float, peers: dict[str, Any] | None, cpus: int, rows: list[Row]) -> list[str] | None:

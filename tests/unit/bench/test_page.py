@@ -111,7 +111,7 @@ def test_a_bare_star_is_shown_beside_the_product_and_what_is_asked() -> None:
     ]  # fmt: skip
     found = {"machine": MACHINE, "repeat": 3, "hop": HOP, "compiled": [], "bare": {"floor": 1000.0, "rows": stars}}
     alone = page.render({"limits": found})
-    assert "| fanout | 19 | per-node | unix | 4,000 | 5,000 | 4 | 200 | 0.8 | - | - | - | - |" in alone
+    assert "| fanout | 19 | per-node | unix | 4,000 | 5,000 | 4 | 200 | 0.8 | - | - | - | - | - |" in alone
     assert "asked for" not in alone, "a target without figures must not be judged"
     rivals = [{"workload": w, "nodes": 19, "floor": 1.0, "rows": [
         {"system": "HELICS, tcp", "rate": r, "rate_min": r, "rate_max": r, "cpu_us": 1.0, "ratio": 1.0}]}
@@ -119,7 +119,7 @@ def test_a_bare_star_is_shown_beside_the_product_and_what_is_asked() -> None:
     ours = row("fanout", 19, "per-node", "fast", 36_000.0, grants_per_round=10.0)
     peers = {"machine": MACHINE, "repeat": 5, "tables": rivals}
     text = page.render({**bench(ours), "peers": peers, "limits": found})
-    assert "| 4,000 | 5,000 | 4 | 200 | 0.8 | 2,000 | 0.5 | 180 | 1.11 |" in text
+    assert "| 4,000 | 5,000 | 4 | 200 | 0.8 | 2,000 | 0.5 | 180 | 1.11 | 0.36 |" in text
     assert "| barrier | per-node | unix | 6 x HELICS | 6,000 | 1.2 | above the limit | 1.2 | 133 | - | - |" in text
     assert "| fanout | per-node | unix | 10 x HELICS | 4,000 | 0.8 | below it | 0.8 | 300 | -20 | 30 |" in text
 
