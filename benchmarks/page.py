@@ -78,7 +78,7 @@ NOT_MET = """\
 Where a target is not met (above): in the barrier, hub and worker would have to do with what is left for a grant, a part of what
 their Python takes with warm caches, and compiling the same sources gives far less than that. In the fan-out with a process per
 node the CPU would nearly do, but the parts of a step follow each other, source, hub, sinks, hub, so that fewer cores are busy
-(`cosim cores`) than there are; on two workers they do so entirely, and much of a step is the models' own messages.
+(`cores` of cosim) than there are; on two workers they do so entirely, and much of a step is the models' own messages.
 """
 
 _ASKED = {
