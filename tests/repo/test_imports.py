@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 GROUPS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 
-WORKER_BUDGET = 72
+WORKER_BUDGET = 73
 """Modules that a worker may load before its model's own, the standard library's included."""
 
 NOT_IN_A_WORKER = {
@@ -63,7 +63,7 @@ NOT_FOR_NOTHING = {"cosim.core.bounds", "dataclasses", "hashlib", "importlib", "
 
 
 def test_a_worker_stays_within_its_import_budget() -> None:
-    """A worker of the fast link loads at most 72 modules, msgpack, and no other library."""
+    """A worker of the fast link loads at most 73 modules, msgpack, and no other library."""
     loaded = modules_loaded_by("import cosim.node.worker, cosim.link.unix_link, cosim.node.death, cosim.api")
     assert "msgpack" in loaded, "the measurement must see what it is about"
     too_much = sorted((NOT_IN_A_WORKER | NOT_FOR_NOTHING) & {*loaded, *(name.split(".")[0] for name in loaded)})
