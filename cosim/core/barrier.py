@@ -284,8 +284,9 @@ class Barrier:
                 waiting = self._slots[j].arrival
         others = [(base, j) for base, j in self._order[:3] if j != w and base < waiting]
         if not others:
-            return Quiet(waiting, w, waiting)
-        return Quiet(*others[0], others[1][0] if len(others) > 1 else waiting)
+            return Quiet(waiting, w, waiting, w, NEVER)
+        (time, who), then = others[0], others[1][0] if len(others) > 1 else waiting
+        return Quiet(time, who, then, who, self._slots[who].next_event)
 
     def distances(self, w: int) -> Sequence[int]:
         """Least time (ps) from a send at worker w to an arrival at each worker."""
@@ -297,7 +298,7 @@ class Barrier:
 
     def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
         """The only worker that ran has answered, and has made worker w's grant itself, up to `bound` (ps), with what it sent to
-        w and nothing else: `kept` is `inputs` of w before that answer. Returns the number of the grant.
+        w, if anything, and nothing else: `kept` is `inputs` of w before that answer. Returns the number of the grant.
 
         Raises:
             ProtocolViolation: w does not wait, or not for that (rule "order"); the bound is not safe (rule "overrun").

@@ -38,6 +38,7 @@ from cosim.core.codec import (
 from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, LinkEnd, ModelFault, Report
 from cosim.core.message import KINDS, RecordTuple
 from cosim.core.plan import WorkerPlan
+from cosim.core.time import NEVER
 from cosim.link.base import LinkClosed
 from cosim.node.node import Node
 
@@ -57,6 +58,7 @@ PASS_BYTES, PASS_RECORDS = 16_384, 1_024
 """Largest blob that goes to another worker directly, and most messages in it."""
 BLOB_RECORDS = 16_384
 """Most messages in one blob: below what a receiver takes."""
+NOTHING = pack_records([])
 _WIDEST = 1 << 64
 
 
@@ -244,7 +246,7 @@ class Worker:
             self._until = monotonic() + HURRY_S
             report = kernel.grant(bound, MAX_EVENTS_PER_GRANT, self._hurry)
             # Passed on first: the next one works while this one answers.
-            passed, packed = self._passed(quiet, report) if quiet is not None else (-1, None)
+            to, passed, packed = self._passed(quiet, report) if quiet is not None else (-1, -1, None)
             done = self._done(seq, report, packed)
         except ModelFault as fault:
             return self._fail(fault, _traceback())
@@ -258,27 +260,28 @@ class Worker:
         if passed < 0:
             self.socket.send(done)
         else:
-            self._send_soon(encode(_PASSED, passed, done))
+            self._send_soon(encode(_PASSED, to, passed, done))
         return -1
 
     def _late(self) -> bool:
         """Whether the grant at work has taken so long that what it has sent must not wait for its end."""
         return monotonic() > self._until
 
-    def _passed(self, quiet: Quiet, report: Report) -> tuple[int, bytes | None]:
-        """Grant the only worker that is sent to, directly, up to where that is safe: that bound in ps, -1 if it was not done; and
-        the batch, if it was packed for that."""
-        if len(report.batches) != 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
-            return -1, None
-        worker, arrival, _wake, records = report.batches[0]
-        next_out = report.next_out
-        bound = min(quiet.without(worker), next_out + self._reach.get(worker, 0))
-        if arrival >= bound or len(records) > PASS_RECORDS:
-            return -1, None
-        blob = self._blob(records)
-        own = self.kernel.worker
-        frame = PASS_PREFIX + pack((*quiet.after(own, next_out, worker), bound, own, blob))
-        return bound if len(blob) <= PASS_BYTES and self._pass_on(f"w{worker}", frame) else -1, blob
+    def _passed(self, quiet: Quiet, report: Report) -> tuple[int, int, bytes | None]:
+        """Grant the worker that is known to be next, directly, up to where that is safe: its number and that bound in ps, -1 if
+        that was not done; and the only batch, if it was packed for that."""
+        batches, own = report.batches, self.kernel.worker
+        if len(batches) > 1 or self._pass_on is None or monotonic() > self._until - HURRY_S + PASS_S:
+            return -1, -1, None
+        receiver, arrival, _wake, records = batches[0] if batches else (-1, NEVER, NEVER, [])
+        found = quiet.following(own, report.next_event, report.next_out, receiver, arrival, self._reach)
+        if found is None or len(records) > PASS_RECORDS:
+            return -1, -1, None
+        to, bound, known = found
+        blob = self._blob(records) if to == receiver else NOTHING
+        frame = PASS_PREFIX + pack((*known, bound, own, blob))
+        passed = len(blob) <= PASS_BYTES and self._pass_on(f"w{to}", frame)
+        return to if passed else -1, bound if passed else -1, blob if to == receiver else None
 
     def _done(self, seq: int, report: Report, blob: bytes | None) -> bytes:
         """The answer to a grant; `blob` is the only batch if it is packed already."""

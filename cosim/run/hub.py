@@ -155,10 +155,10 @@ class Hub(Telling):
         if worker in self._foreign and worker in self._lost:
             return  # one message says what it did
         try:
-            passed, body = -1, None
+            passed, to, body = -1, -1, None
             if worker not in self._foreign:
                 if data[:PREFIX_SIZE] == PASSED_PREFIX:
-                    passed, data = quick_own(data) or decode(data).body
+                    to, passed, data = quick_own(data) or decode(data).body
                 body = quick_done(data)
             if body is None:
                 frame = decode(data)
@@ -168,7 +168,7 @@ class Hub(Telling):
             elif self._baton is None and passed < 0:
                 self._done(worker, body, data)
             else:
-                self._step_taken(worker, body, data, passed)
+                self._step_taken(worker, body, data, to, passed)
         except WireError as error:
             self._fault(worker, "bad-frame", f"{error}{self._shown(worker, data)}")
         except ProtocolViolation as error:
@@ -263,38 +263,39 @@ class Hub(Telling):
         if side is not None:
             self._side.add(side)
 
-    def _step_taken(self, worker: int, body: tuple[Any, ...], data: bytes, passed: int) -> None:
+    def _step_taken(self, worker: int, body: tuple[Any, ...], data: bytes, to: int, passed: int) -> None:
         """An answer while a worker has the baton: they come in any order, and are taken in that in which the baton went round.
 
-        `passed` is the bound of the grant that the worker made itself, -1 if it gave the baton back.
+        `passed` is the bound of the grant that the worker made itself, to worker `to`; -1 if it gave the baton back.
         """
         if worker != self._baton:
             early = self._early.setdefault(worker, deque())
             if self._baton is None or len(early) >= EARLY_FRAMES:
                 raise ProtocolViolation("order", "an answer must not come from a worker that was not granted", worker)
-            early.append((body, data, passed))
+            early.append((body, data, to, passed))
             return
         while True:
             if passed < 0:
                 self._done(worker, body, data)
                 self._baton = None
                 break
-            self._baton = worker = self._pass(worker, body, data, passed)
+            self._baton = worker = self._pass(worker, body, data, to, passed)
             waiting = self._early.get(worker)
             if worker in self._lost or not waiting:
                 break  # of a lost one the rest is missing: what others did after it waits for ever
-            body, data, passed = waiting.popleft()
+            body, data, to, passed = waiting.popleft()
 
-    def _pass(self, worker: int, body: tuple[Any, ...], data: bytes, bound: int) -> int:
-        """Take the answer of a worker that has made the next grant itself; whose that was."""
-        to = body[5][0][0] if len(body[5]) == 1 else -1
-        if not 0 <= to < len(self.names) or to in self._foreign:
-            raise ProtocolViolation("order", "the baton must go to the only worker that is sent to", worker)
+    def _pass(self, worker: int, body: tuple[Any, ...], data: bytes, to: int, bound: int) -> int:
+        """Take the answer of a worker that has made the next grant itself, that of `to`; returns `to`."""
+        batches = body[5]
+        if not 0 <= to < len(self.names) or to == worker or to in self._foreign or len(batches) > 1:
+            text = "the baton must go to one of cosim's own workers, from one that has sent to no more than one"
+            raise ProtocolViolation("order", text, worker)
         inputs, arrival = self.barrier.inputs(to), self._arrival[to]
         self._done(worker, body, data)
         if to not in self._lost:
             kept = self._blobs[to]
-            self._blobs[to] = [kept.pop()]
+            self._blobs[to] = [kept.pop()] if batches and batches[0][0] == to else []
             for frame in self._note_grant(to, self.barrier.passed(to, bound, inputs), bound):
                 self.journal.add(to, b"G", frame)
             self._blobs[to], self._arrival[to] = kept, arrival

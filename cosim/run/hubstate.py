@@ -74,7 +74,9 @@ class HubState(ABC):
         self._granted_at: dict[int, float] = {}
         self._passes = self.passing and count > 1 and getattr(link, "passes", False)
         self._baton: int | None = None  # the worker that has it, as far as is known
-        self._early: dict[int, deque[tuple[tuple[Any, ...], bytes, int]]] = {}  # answers before those that they follow
+        self._early: dict[
+            int, deque[tuple[tuple[Any, ...], bytes, int, int]]
+        ] = {}  # answers before those that they follow
         self._stalled: set[int] = set()
         self._side = SideRecords()
         self._finals: dict[int, Any] = {}

@@ -69,7 +69,7 @@ class Cluster:
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
         self.told: dict[int, int] = {}
         self.baton: int | None = None
-        self.quiet = Quiet(0, 0, 0)
+        self.quiet = Quiet(0, 0, 0, 0, NEVER)
         self.granted = 0
 
     # -- mutants replace these -----------------------------------------------------------------------------
@@ -86,13 +86,11 @@ class Cluster:
         """What a worker tells of its (next_event, next_out)."""
         return next_event, next_out
 
-    def pass_bound(self, w: int, to: int, report: Report) -> int:
-        """How far a worker that has the baton may grant the next one."""
-        return min(self.quiet.without(to), report.next_out + self.barrier.distances(w)[to])
-
-    def pass_quiet(self, w: int, to: int, report: Report) -> Quiet:
-        """What the next one may know of the others."""
-        return self.quiet.after(w, report.next_out, to)
+    def following(self, w: int, report: Report) -> tuple[int, int, Quiet] | None:
+        """Whom a worker that has the baton may grant, how far, and what that one may know of the others."""
+        receiver, arrival = report.batches[0][:2] if report.batches else (-1, NEVER)
+        reach = dict(enumerate(self.barrier.distances(w)))
+        return self.quiet.following(w, report.next_event, report.next_out, receiver, arrival, reach)
 
     def inputs(self, w: int) -> tuple[int, int]:
         """What waits for a worker that is granted by another."""
@@ -135,21 +133,21 @@ class Cluster:
         self.check_promise(base, report)
         outs = [Out(batch.worker, batch.arrival, batch.wake) for batch in report.batches]
         next_event, next_out = self.figures(report.next_event, report.next_out)
-        to = report.batches[0].worker if len(report.batches) == 1 else w
-        kept = self.inputs(to)
+        found = self.following(w, report) if self.baton == w and pass_on and len(report.batches) < 2 else None
+        kept = self.inputs(w if found is None else found[0])
         self.barrier.report(w, grant.seq, report.now, next_event, next_out, outs)
-        if self.baton == w and pass_on and to != w:
-            bound = self.pass_bound(w, to, report)
-            if report.batches[0].arrival < bound:
-                seq = self.barrier.passed(to, bound, kept)
-                self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), [(w, report.batches[0].records)])
-                self.baton, self.quiet = to, self.pass_quiet(w, to, report)
-                self.granted += 1
-                return report
         if self.baton == w:
             self.baton = None
+        taken: list[tuple[int, list[RecordTuple]]] = []
         for batch in report.batches:
-            self.inbox[batch.worker].append((w, batch.records))
+            passed = found is not None and batch.worker == found[0]
+            (taken if passed else self.inbox[batch.worker]).append((w, batch.records))
+        if found is not None:
+            to, bound, self.quiet = found
+            seq = self.barrier.passed(to, bound, kept)
+            self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), taken)
+            self.baton = to
+            self.granted += 1
         return report
 
     def check_promise(self, base: int, report: Report) -> None:

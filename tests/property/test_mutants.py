@@ -158,46 +158,47 @@ class OverlooksTheBlocked(Cluster):
             super()._settle(w)
 
 
+class Trusting(Barrier):
+    """Does not look at the bound of a grant that one worker makes another."""
+
+    def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+        self._check.discard(w)
+        seq = self._grant(w, bound).seq
+        slot = self._slots[w]
+        slot.arrival, slot.wake = kept
+        if kept[0] < NEVER:
+            self._pending.add(w)
+        return seq
+
+
 class PassesTooFar(Cluster):
     """Whoever is granted by another worker may go as far as the hub said of that one: its own word is left out."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound either."""
+    barrier_type = Trusting
 
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
-
-    def pass_bound(self, w: int, to: int, report: Report) -> int:
-        return self.quiet.without(to)
+    def following(self, w: int, report: Report) -> tuple[int, int, Quiet] | None:
+        found = super().following(w, report)
+        return found and (found[0], self.quiet.without(found[0]), found[2])
 
 
 class PassesItsQuiet(Cluster):
     """Who passes the baton on does not count itself among those that may speak."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound."""
+    barrier_type = Trusting
 
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
-
-    def pass_quiet(self, w: int, to: int, report: Report) -> Quiet:
-        return self.quiet.after(w, NEVER, to)
+    def following(self, w: int, report: Report) -> tuple[int, int, Quiet] | None:
+        found = super().following(w, report)
+        return found and (*found[:2], self.quiet.after(w, report.next_event, NEVER, found[0]))
 
 
 class LeavesOutTwo(Cluster):
     """Leaves out the one that would speak first, whoever gets the baton."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound."""
+    barrier_type = Trusting
 
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
-
-    def pass_bound(self, w: int, to: int, report: Report) -> int:
-        return min(self.quiet.then, report.next_out + self.barrier.distances(w)[to])
+    def following(self, w: int, report: Report) -> tuple[int, int, Quiet] | None:
+        self.quiet = self.quiet._replace(time=self.quiet.then)
+        return super().following(w, report)
 
 
 class ForgetsUndelivered(Cluster):
@@ -215,6 +216,22 @@ class ForgetsUndelivered(Cluster):
 
         def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
             return super().passed(w, bound, (NEVER, NEVER))
+
+
+class ForgetsWhatItSent(Cluster):
+    """Who grants another worker than the one it has sent to does not count what it sent among what may arrive."""
+
+    barrier_type = Trusting
+
+    class quiet_type(Quiet):
+        """Does not change when something arrives."""
+
+        def until(self, arrival: int) -> Quiet:
+            return self
+
+    def following(self, w: int, report: Report) -> tuple[int, int, Quiet] | None:
+        self.quiet = self.quiet_type(*self.quiet)
+        return super().following(w, report)
 
 
 class LosesUndelivered(Cluster):
@@ -261,6 +278,7 @@ def test_the_rule_itself_survives_the_budget() -> None:
         PassesItsQuiet,
         LeavesOutTwo,
         ForgetsUndelivered,
+        ForgetsWhatItSent,
         LosesUndelivered,
     ],
 )

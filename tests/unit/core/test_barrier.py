@@ -280,21 +280,18 @@ NOTHING = (NEVER, NEVER)
 
 def test_quiet_is_what_the_others_and_their_inputs_leave_alone() -> None:
     """The end of the run, another's base, another's or its own undelivered input: the earliest of them; the runner's own base
-    does not count."""
-    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == (70, 0, 70)
-    assert running(TRIO, (0, 0), (50, 50), (40, 40)).quiet(0) == (40, 2, 50)
-    assert running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1).quiet(0) == (
-        1,
-        0,
-        1,
-    )  # it may have work: it can't speak
+    does not count. Who may speak first is the one whose next event is told."""
+    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == (70, 0, 70, 0, NEVER)
+    assert running(TRIO, (0, 0), (50, 50), (35, 40)).quiet(0) == (40, 2, 50, 2, 35)
+    cut = running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1)
+    assert cut.quiet(0) == (1, 0, 1, 0, NEVER)  # worker 1 may have work: it can't speak
     barrier = running(PAIR, (0, 0), (5, 100))
     assert barrier.quiet(0) is None, "two run"
     barrier.report(0, 1, 20, 20, 20, [Out(1, 110, 300)])
     barrier.report(1, 1, 10, 200, 200, [])
     assert barrier.grants() == [Grant(0, 2, 210)]
     assert barrier.inputs(1) == (110, 300)
-    assert barrier.quiet(0) == (110, 0, 110)  # the input lies before its worker's base
+    assert barrier.quiet(0) == (110, 0, 110, 0, NEVER)  # the input lies before its worker's base
     assert barrier.quiet(1) is None, "it does not run"
 
 
@@ -305,7 +302,7 @@ def test_quiet_is_asked_of_one_who_runs_alone() -> None:
     assert [g.worker for g in barrier.grants()] == [0, 1]
     assert (barrier.quiet(0), barrier.quiet(1)) == (None, None)
     barrier.report(0, 1, 12, 12, 12, [])
-    assert (barrier.quiet(0), barrier.quiet(1)) == (None, (12, 0, NEVER))
+    assert (barrier.quiet(0), barrier.quiet(1)) == (None, (12, 0, NEVER, 0, 12))
 
 
 def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
@@ -324,6 +321,20 @@ def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
     assert barrier.grants() == [] and barrier.idle
 
 
+def test_a_grant_may_be_passed_with_nothing() -> None:
+    """One who has sent nothing, or something to a third, may grant one that has an event of its own: to the third's wake."""
+    barrier = running(TRIO, (0, 0), (30, 30), (NEVER, NEVER))
+    barrier.report(0, 1, 25, 90, 90, [])
+    assert barrier.passed(1, 90, NOTHING) == 1
+    barrier.report(1, 1, 40, NEVER, NEVER, [Out(2, 60, 75)])
+    with pytest.raises(ProtocolViolation, match="must not be passed to it: waiting"):
+        barrier.passed(0, 85, NOTHING)  # its next event is at 90
+    with pytest.raises(ProtocolViolation, match="worker 0: .* must end at 85 ps, not at 91 ps"):
+        barrier.passed(0, 91, NOTHING)
+    assert barrier.inputs(2) == (60, 75)
+    assert barrier.grants() == [Grant(2, 1, 100)]
+
+
 def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
     """A passed grant takes along only what its sender sent: an older input stays, bounds it, and comes with the hub's next."""
     barrier = running(TRIO, (0, 0), (1, 100), (NEVER, NEVER))
@@ -331,7 +342,7 @@ def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
     barrier.report(1, 1, 1, NEVER, NEVER, [Out(2, 110, 110)])  # within its promise
     barrier.report(0, 1, 5, 5, 5, [])
     assert barrier.grants() == [Grant(0, 2, 120)]
-    assert barrier.quiet(0) == (110, 0, 110)
+    assert barrier.quiet(0) == (110, 0, 110, 0, NEVER)
     kept = barrier.inputs(2)
     barrier.report(0, 2, 30, 200, 200, [Out(2, 40, 45)])
     with pytest.raises(ProtocolViolation, match="must end at 110 ps, not at 111 ps") as caught:

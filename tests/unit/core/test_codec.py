@@ -41,9 +41,9 @@ BODIES: dict[FrameType, tuple[Any, ...]] = {
     FrameType.REFUSED: ("version", "text"),
     FrameType.QUERY: (4, 1),
     FrameType.STATUS: (4, b"report"),
-    FrameType.LEAD: (900, 2, 950, b"a GRANT"),
-    FrameType.PASS: (900, 2, 950, 970, 1, b"blob"),
-    FrameType.PASSED: (900, b"a DONE"),
+    FrameType.LEAD: (900, 2, 950, 2, 700, b"a GRANT"),
+    FrameType.PASS: (900, 2, 950, 3, 700, 970, 1, b"blob"),
+    FrameType.PASSED: (1, 900, b"a DONE"),
 }
 
 fields = st.recursive(
@@ -193,7 +193,7 @@ def test_messages_found_quickly_are_those_of_the_full_check(batch: list[Any], ta
     assert found is None or unpack_records(blob) == found
 
 
-BATON = {FrameType.LEAD: 3, FrameType.PASS: 5, FrameType.PASSED: 1}
+BATON = {FrameType.LEAD: 5, FrameType.PASS: 7, FrameType.PASSED: 2}
 """Times and numbers before the bytes at the end."""
 
 

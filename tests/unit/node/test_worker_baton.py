@@ -69,20 +69,34 @@ def run(number: int, *frames: bytes, socket: type[Hub] = Hub, passes: bool = Tru
     return hub
 
 
-def lead(quiet: int, seq: int, bound: int, *batches: tuple[int, bytes]) -> bytes:
-    """A LEAD that leaves nobody out."""
-    return encode(FrameType.LEAD, quiet, 0, quiet, encode(FrameType.GRANT, seq, bound, batches))
+def lead(quiet: int, seq: int, bound: int, *batches: tuple[int, bytes], mate: tuple[int, int] = (0, NEVER)) -> bytes:
+    """A LEAD that leaves nobody out, and may tell of another's next event."""
+    return encode(FrameType.LEAD, quiet, mate[0], quiet, *mate, encode(FrameType.GRANT, seq, bound, batches))
+
+
+def onward(*blobs: bytes) -> list[bytes]:
+    """PASSes from worker 0, which will not speak again before 600 ns."""
+    return [encode(FrameType.PASS, 600_000, 1, 600_000, 0, NEVER, 700_000, 0, blob) for blob in blobs]
 
 
 def passed(frame: Frame) -> tuple[int, Frame]:
     """The bound of a PASSED, and the DONE in it."""
     assert frame.type is FrameType.PASSED
-    return frame.body[0], decode(frame.body[1])
+    return frame.body[1], decode(frame.body[2])
 
 
 def token(arrival: int, n: int, link: int) -> bytes:
     """A blob with one token."""
     return pack_records([(arrival, 0, link, 910 * 64, (n,))])
+
+
+def three(first: str = "tests.support.models:Ring") -> Plan:
+    """A third node, that n0 may send to as well if its model, `first`, is Both."""
+    made = plan()
+    third = NodePlan(2, "n2", "ring", {"index": 2, "rounds": 100}, 0, {}, "tests.support.models:Ring")
+    more = (LinkPlan(2, 0, "other", 2, "into", 10_000, {}),) if first.endswith("Both") else ()
+    nodes = (made.nodes[0]._replace(model=first), made.nodes[1], third)
+    return made._replace(nodes=nodes, links=(*made.links, *more), groups=((0,), (1,), (2,)))
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +114,8 @@ def test_one_who_leads_grants_the_one_it_sends_to() -> None:
     assert (identity, bound, done.type) == ("w1", 700_000, FrameType.DONE)
     ((to, arrival, _wake, blob),) = done.body[5]
     assert (to, arrival) == (1, 10_000)
-    assert frame == Frame(FrameType.PASS, (700_000, 1, 700_000, 700_000, 0, blob))
+    assert frame == Frame(FrameType.PASS, (700_000, 1, 700_000, 0, NEVER, 700_000, 0, blob))
+    assert hub.sent[2].body[0] == 1
     assert [record[0] for record in unpack_records(blob)] == [10_000]
 
 
@@ -111,23 +126,22 @@ def test_the_bound_is_that_of_the_promise_where_that_is_lower() -> None:
     hub = run(0, lead(NEVER, 1, 1), made=made)
     assert passed(hub.sent[2])[0] == 15_000
     ((identity, frame),) = hub.passed
-    assert (identity, frame.body[:5]) == ("w1", (5_000, 0, NEVER, 15_000, 0))
+    assert (identity, frame.body[:7]) == ("w1", (5_000, 0, NEVER, 0, 5_000, 15_000, 0))
 
 
 def test_a_passed_grant_is_executed_and_passed_on() -> None:
     """PASS has no number: it is the next one, of the hub's too; up to its bound nobody else speaks, so it goes on from there."""
     hub = run(
         1,
-        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 1, 0)),
-        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(30_000, 3, 0)),
+        *onward(token(10_000, 1, 0), token(30_000, 3, 0)),
         encode(FrameType.GRANT, 3, 80_000, [(0, token(50_000, 5, 0))]),
     )
     assert [frame.type for frame in hub.sent[2:]] == [FrameType.PASSED, FrameType.PASSED, FrameType.DONE, FrameType.BYE]
     dones = [passed(frame)[1] for frame in hub.sent[2:4]] + [hub.sent[4]]
     assert [done.body[0] for done in dones] == [1, 2, 3]
     assert [done.body[5][0][1] for done in dones] == [20_000, 40_000, 60_000]
-    assert [(identity, frame.body[:5]) for identity, frame in hub.passed] == [
-        ("w0", (600_000, 0, 600_000, 600_000, 1))
+    assert [(identity, frame.body[:7]) for identity, frame in hub.passed] == [
+        ("w0", (600_000, 0, 600_000, 1, NEVER, 600_000, 1))
     ] * 2
 
 
@@ -149,7 +163,7 @@ def test_one_who_can_not_reach_the_other_leaves_it_to_the_hub(socket: type[Hub],
 def test_after_a_long_grant_the_hub_grants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the work is in the models, nodes that could work at the same time must."""
     monkeypatch.setattr(worker_module, "PASS_S", 0.0002)
-    hub = run(1, encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 1, 0)), made=plan(work_us=1000))
+    hub = run(1, *onward(token(10_000, 1, 0)), made=plan(work_us=1000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
 
 
@@ -165,16 +179,36 @@ def test_a_large_blob_goes_by_way_of_the_hub(monkeypatch: pytest.MonkeyPatch) ->
     assert hub.passed == []
 
 
+def test_one_who_sends_nothing_grants_the_one_that_is_known_to_be_next() -> None:
+    """With an empty blob, up to where nobody else speaks; not if that one has nothing to do before."""
+    hub = run(1, lead(700_000, 1, 900_000, mate=(0, 500_000)))
+    assert hub.sent[2].body[0] == 0
+    bound, done = passed(hub.sent[2])
+    assert (bound, done.body[5]) == (700_000, ())
+    ((identity, frame),) = hub.passed
+    assert (identity, frame.body) == ("w0", (700_000, 0, 700_000, 1, NEVER, 700_000, 1, pack_records([])))
+    hub = run(1, lead(700_000, 1, 900_000, mate=(0, 700_000)))
+    assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
+    hub = run(0, encode(frame.type, *frame.body))  # and who gets it runs
+    assert (hub.passed[0][0], passed(hub.sent[2])[1].body[:2]) == ("w1", (1, 20_000))
+
+
+def test_what_is_sent_to_one_waits_at_the_hub_while_another_is_granted() -> None:
+    """The token for worker 1 arrives at 10 ns; worker 2 has something to do at 8 ns: it is granted up to 10 ns, without it."""
+    made = three()
+    hub = run(0, lead(700_000, 1, 900_000, mate=(2, 8_000)), made=made)
+    bound, done = passed(hub.sent[2])
+    assert (hub.sent[2].body[0], bound) == (2, 10_000)
+    assert [(batch[0], unpack_records(batch[3])[0][0]) for batch in done.body[5]] == [(1, 10_000)]
+    ((identity, frame),) = hub.passed
+    assert (identity, frame.body) == ("w2", (10_000, 2, 10_000, 0, NEVER, 10_000, 0, pack_records([])))
+
+
 def test_who_sends_to_nobody_or_to_two_gives_the_baton_back() -> None:
-    """No message, or messages for two workers: DONE."""
+    """No message and nobody known of, or messages for two workers: DONE."""
     hub = run(1, lead(700_000, 1, 900_000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE and hub.sent[2].body[5] == ()
-    made = plan()
-    third = NodePlan(2, "n2", "ring", {"index": 2, "rounds": 100}, 0, {}, "tests.support.models:Ring")
-    links = (*made.links, LinkPlan(2, 0, "other", 2, "into", 10_000, {}))
-    both = made.nodes[0]._replace(model="tests.support.models:Both")
-    made = made._replace(nodes=(both, made.nodes[1], third), links=links, groups=((0,), (1,), (2,)))
-    hub = run(0, lead(700_000, 1, 900_000), made=made)
+    hub = run(0, lead(700_000, 1, 900_000, mate=(1, 5_000)), made=three("tests.support.models:Both"))
     assert hub.passed == [] and [batch[0] for batch in hub.sent[2].body[5]] == [1, 2]
 
 
@@ -182,7 +216,7 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
     """A model that raises under a passed grant passes nothing on: ERROR, and the worker ends."""
     hub = run(
         1,
-        encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, token(10_000, 3, 0)),
+        *onward(token(10_000, 3, 0)),
         made=plan(model="tests.support.models:Raises"),
     )
     assert hub.status == 3 and hub.passed == []
@@ -192,10 +226,10 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("frame", "text"),
     [
-        (encode(FrameType.LEAD, 5, 0, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
-        (encode(FrameType.LEAD, 5, 0, 5, b"CSA1"), "must begin with"),
-        (encode(FrameType.PASS, -1, 0, 0, 0, 0, b""), "in 0.."),
-        (encode(FrameType.PASSED, 5, b""), "a worker must get GRANT, QUERY or BYE, not PASSED"),
+        (encode(FrameType.LEAD, 5, 0, 5, 0, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
+        (encode(FrameType.LEAD, 5, 0, 5, 0, 5, b"CSA1"), "must begin with"),
+        (encode(FrameType.PASS, -1, 0, 0, 0, 0, 0, 0, b""), "in 0.."),
+        (encode(FrameType.PASSED, 1, 5, b""), "a worker must get GRANT, QUERY or BYE, not PASSED"),
     ],
 )
 def test_frames_that_break_a_rule_end_the_worker(frame: bytes, text: str) -> None:

@@ -101,6 +101,11 @@ def answer(seq: int, now: int, figures: tuple[int, int], *outs: tuple[int, int],
     return encode(FrameType.DONE, seq, now, *figures, events, [(w, t, t, blob(t)) for w, t in outs], None)
 
 
+def passing(to: int, bound: int, done: bytes) -> bytes:
+    """A PASSED."""
+    return encode(FrameType.PASSED, to, bound, done)
+
+
 def blob(arrival: int) -> bytes:
     """A blob, told from others by its time."""
     return pack_records([(arrival, 0, 0, 1, ())])
@@ -109,14 +114,14 @@ def blob(arrival: int) -> bytes:
 def lead(frame: Frame) -> tuple[tuple[int, ...], Frame]:
     """What a LEAD carries."""
     assert frame.type is FrameType.LEAD
-    return frame.body[:3], decode(frame.body[3])
+    return frame.body[:5], decode(frame.body[5])
 
 
 def test_the_only_worker_that_runs_gets_the_baton() -> None:
     """Its GRANT comes in a LEAD, with the time below which nobody else speaks."""
     rig = Rig((0, 0), (500, 600))
     (frame,) = rig.heard(0)
-    assert lead(frame) == ((600, 1, NEVER), Frame(FrameType.GRANT, (1, 610, ())))
+    assert lead(frame) == ((600, 1, NEVER, 1, 500), Frame(FrameType.GRANT, (1, 610, ())))
     assert rig.heard(1) == []
 
 
@@ -144,18 +149,18 @@ def test_a_foreign_node_never_gets_the_baton() -> None:
     assert [f.type for f in rig.heard(0)] == [FrameType.GRANT]
     rig = Rig((0, 0), IDLE, foreign=1)
     assert [f.type for f in rig.heard(0)] == [FrameType.LEAD]
-    rig.workers[0].send(encode(FrameType.PASSED, 15, answer(1, 5, IDLE, (1, 15))))
+    rig.workers[0].send(passing(1, 15, answer(1, 5, IDLE, (1, 15))))
     rig.step()
     assert rig.errors() == [("order", "n0")]
-    assert "the baton must go to the only worker that is sent to" in rig.events[-1][1]["what"]
+    assert "the baton must go to one of cosim's own workers" in rig.events[-1][1]["what"]
 
 
 def test_a_foreign_node_can_not_claim_the_baton() -> None:
     """PASSED, LEAD and PASS from a foreign node are frames that a hub must not get."""
     for kind, body in (
-        (FrameType.PASSED, (15, answer(1, 5, IDLE, (0, 15)))),
-        (FrameType.LEAD, (15, 0, 15, b"")),
-        (FrameType.PASS, (15, 0, 15, 15, 0, b"")),
+        (FrameType.PASSED, (0, 15, answer(1, 5, IDLE, (0, 15)))),
+        (FrameType.LEAD, (15, 0, 15, 0, 15, b"")),
+        (FrameType.PASS, (15, 0, 15, 0, 15, 15, 0, b"")),
     ):
         rig = Rig(IDLE, (0, 0), foreign=1)
         rig.say(1, kind, *body)
@@ -197,8 +202,8 @@ def test_answers_count_in_the_order_in_which_the_baton_went_round() -> None:
     rig = Rig((0, 0), (900, 900))
     rig.heard(0)
     barrier = rig.hub.barrier
-    second = encode(FrameType.PASSED, 40, answer(1, 16, (900, 900), (0, 26)))
-    first = encode(FrameType.PASSED, 40, answer(1, 5, (50, 50), (1, 15)))
+    second = passing(0, 40, answer(1, 16, (900, 900), (0, 26)))
+    first = passing(1, 40, answer(1, 5, (50, 50), (1, 15)))
     third = answer(2, 40, (50, 50))
     rig.workers[1].send(second)
     rig.step()
@@ -211,7 +216,7 @@ def test_answers_count_in_the_order_in_which_the_baton_went_round() -> None:
     rig.step()
     assert (rig.hub.events, rig.hub.grants, rig.errors()) == (3, 4, [])
     (frame,) = rig.heard(0)
-    assert lead(frame) == ((900, 1, NEVER), Frame(FrameType.GRANT, (3, 910, ())))
+    assert lead(frame) == ((900, 1, NEVER, 1, 900), Frame(FrameType.GRANT, (3, 910, ())))
 
 
 def test_all_answers_may_come_before_the_first() -> None:
@@ -219,13 +224,13 @@ def test_all_answers_may_come_before_the_first() -> None:
     rig = Rig((0, 0), IDLE, IDLE)
     rig.heard(0)
     for step, t in enumerate(range(15, 75, 20), 1):  # 1 and 2 in turn
-        rig.workers[1].send(encode(FrameType.PASSED, 90, answer(step, t, IDLE, (2, t + 10))))
+        rig.workers[1].send(passing(2, 90, answer(step, t, IDLE, (2, t + 10))))
         last = t == 55
         done = answer(step, t + 10, IDLE, *() if last else ((1, t + 20),))
-        rig.workers[2].send(done if last else encode(FrameType.PASSED, 90, done))
+        rig.workers[2].send(done if last else passing(1, 90, done))
     rig.step()
     assert (rig.hub.events, rig.hub.grants) == (0, 1)
-    rig.workers[0].send(encode(FrameType.PASSED, 90, answer(1, 5, (90, 90), (1, 15))))
+    rig.workers[0].send(passing(1, 90, answer(1, 5, (90, 90), (1, 15))))
     rig.step()
     assert (rig.hub.events, rig.errors()) == (7, [])
     (frame,) = rig.heard(0)
@@ -240,9 +245,9 @@ def test_journals_do_not_tell_who_granted(tmp_path: Path) -> None:
         by_hub = name == "hub"
         rig = Rig((0, 0), IDLE, link=Switch() if by_hub else Passing(), journal=tmp_path / name)
         first, second = answer(1, 5, (30, 30), (1, 15)), answer(1, 16, IDLE, (0, 26))
-        rig.workers[0].send(first if by_hub else encode(FrameType.PASSED, 40, first))
+        rig.workers[0].send(first if by_hub else passing(1, 40, first))
         rig.step()
-        rig.workers[1].send(second if by_hub else encode(FrameType.PASSED, 36, second))
+        rig.workers[1].send(second if by_hub else passing(0, 36, second))
         rig.step()
         rig.workers[0].send(answer(2, 30, (31, 31)))
         rig.step()
@@ -267,8 +272,8 @@ def test_what_waits_at_the_hub_stays_there_when_its_receiver_is_granted_by_anoth
     rig.workers[0].send(answer(1, 5, (5, 5)))
     rig.step()
     (frame,) = rig.heard(0)
-    assert lead(frame) == ((110, 0, 110), Frame(FrameType.GRANT, (2, 120, ())))
-    rig.workers[0].send(encode(FrameType.PASSED, 110, answer(2, 30, (200, 200), (2, 40))))
+    assert lead(frame) == ((110, 0, 110, 0, NEVER), Frame(FrameType.GRANT, (2, 120, ())))
+    rig.workers[0].send(passing(2, 110, answer(2, 30, (200, 200), (2, 40))))
     rig.workers[2].send(answer(1, 110, IDLE))
     rig.step()
     (frame,) = rig.heard(2)
@@ -281,17 +286,34 @@ def test_what_waits_at_the_hub_stays_there_when_its_receiver_is_granted_by_anoth
 def test_a_worker_without_the_baton_has_nothing_to_pass() -> None:
     """While two run, PASSED breaks rule "order"; so does an answer of one who was not granted, once nobody has the baton."""
     rig = Rig((0, 0), (5, 5))
-    rig.workers[0].send(encode(FrameType.PASSED, 12, answer(1, 5, IDLE, (1, 15))))
+    rig.workers[0].send(passing(1, 12, answer(1, 5, IDLE, (1, 15))))
     rig.step()
     assert rig.errors() == [("order", "n0")]
     assert "an answer must not come from a worker that was not granted" in rig.events[-1][1]["what"]
 
 
-@pytest.mark.parametrize("outs", [(), ((1, 15), (2, 15)), ((7, 15),), ((1, 15), (1, 16))])
-def test_the_baton_goes_to_the_only_worker_that_is_sent_to(outs: tuple[tuple[int, int], ...]) -> None:
-    """PASSED with no batch, with two, or to nobody breaks rule "order"; nothing of it is believed."""
+def test_the_baton_goes_on_without_a_message(tmp_path: Path) -> None:
+    """To one that has an event of its own: its grant has no blob, and what was sent to a third waits at the hub."""
+    rig = Rig((0, 0), (11, 11), IDLE, journal=tmp_path)
+    (frame,) = rig.heard(0)
+    assert lead(frame) == ((11, 1, NEVER, 1, 11), Frame(FrameType.GRANT, (1, 21, ())))
+    rig.workers[0].send(passing(1, 12, answer(1, 2, (30, 30), (2, 12))))
+    rig.workers[1].send(answer(1, 12, IDLE))
+    rig.step()
+    assert rig.errors() == []
+    (frame,) = rig.heard(2)
+    assert lead(frame)[1] == Frame(FrameType.GRANT, (1, 40, ((0, blob(12)),)))
+    records = [decode(r[1:]) for r in rig.records(tmp_path)["w1.journal"]]
+    assert records[0] == Frame(FrameType.GRANT, (1, 12, ()))
+
+
+@pytest.mark.parametrize(
+    ("to", "outs"), [(0, ()), (7, ()), (1, ((1, 15), (2, 15))), (7, ((7, 15),)), (1, ((1, 15), (1, 16)))]
+)
+def test_the_baton_goes_to_one_other_worker(to: int, outs: tuple[tuple[int, int], ...]) -> None:
+    """PASSED to oneself, to nobody, or with two batches breaks rule "order"; nothing of it is believed."""
     rig = Rig((0, 0), IDLE, IDLE)
-    rig.workers[0].send(encode(FrameType.PASSED, 20, answer(1, 5, IDLE, *outs)))
+    rig.workers[0].send(passing(to, 20, answer(1, 5, IDLE, *outs)))
     rig.step()
     assert rig.errors() == [("order", "n0")]
     assert (rig.hub.events, rig.hub.grants) == (0, 1)
@@ -300,14 +322,14 @@ def test_the_baton_goes_to_the_only_worker_that_is_sent_to(outs: tuple[tuple[int
 def test_a_bound_that_is_not_safe_is_named() -> None:
     """A worker that lets the next one run further than the barrier would breaks rule "overrun"."""
     rig = Rig((0, 0), IDLE, (70, 70))
-    rig.workers[0].send(encode(FrameType.PASSED, 41, answer(1, 5, (30, 30), (1, 15))))
+    rig.workers[0].send(passing(1, 41, answer(1, 5, (30, 30), (1, 15))))
     rig.step()
     assert rig.errors() == [("overrun", "n1")]
     assert "must end at 40 ps, not at 41 ps" in rig.events[-1][1]["what"]
 
 
 @pytest.mark.parametrize(
-    "frame", [encode(FrameType.PASSED, 5, b"CSA1"), encode(FrameType.PASSED, -1, b""), b"CSA1\x0e\0\0\0"]
+    "frame", [encode(FrameType.PASSED, 1, 5, b"CSA1"), encode(FrameType.PASSED, 1, -1, b""), b"CSA1\x0e\0\0\0"]
 )
 def test_a_passed_that_is_no_answer_is_a_bad_frame(frame: bytes) -> None:
     """PASSED must have a time and a DONE."""
@@ -329,12 +351,12 @@ def test_the_baton_that_went_to_a_lost_worker(tmp_path: Path) -> None:
         rig.pending.append(["lost", 1, "killed by SIGKILL"])
         rig.link.wake()
         rig.step()
-        rig.workers[0].send(encode(FrameType.PASSED, 20, answer(1, 5, (90, 90), (1, 15))))
+        rig.workers[0].send(passing(1, 20, answer(1, 5, (90, 90), (1, 15))))
         rig.step()
         assert rig.errors() == [("worker-lost", "n1")]
         assert rig.hub.events == 1
         # It had passed the baton back, and died before it could say so.
-        rig.workers[0].send(encode(FrameType.PASSED, 20, answer(2, 16, (90, 90), (1, 16))))
+        rig.workers[0].send(passing(1, 20, answer(2, 16, (90, 90), (1, 16))))
         rig.workers[0].send(answer(3, 20, (90, 90)))
         rig.step()
         assert rig.errors() == [("worker-lost", "n1")] and rig.hub.events == 1
@@ -376,7 +398,7 @@ def test_a_stop_while_the_baton_goes_round() -> None:
     rig.pending.append(["stop", "stop"])
     rig.link.wake()
     rig.step()
-    rig.workers[0].send(encode(FrameType.PASSED, 90, answer(1, 5, (90, 90), (1, 15))))
+    rig.workers[0].send(passing(1, 90, answer(1, 5, (90, 90), (1, 15))))
     rig.workers[1].send(answer(1, 15, IDLE))
     final = b"\x97\x05\x01\x01\x90\xc0\x90\x92\x90\x90"
     for w in (0, 1):
