@@ -231,7 +231,7 @@ class Worker:
         return self._execute(seq, bound, batches, quiet)
 
     def _execute(self, seq: int, bound: int, batches: tuple[tuple[int, bytes], ...], quiet: Quiet | None) -> int:
-        """Execute a grant and answer. With `quiet` it comes with the baton: see `cosim.core.barrier`."""
+        """Execute a grant and answer. With `quiet` it comes with the baton: see `cosim.core.baton`."""
         if seq:  # else it only delivers
             self._seq += 1
         if seq not in (0, self._seq):
