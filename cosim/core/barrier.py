@@ -202,6 +202,7 @@ class Barrier:
         self._order: list[tuple[int, int]] = []  # finite (base, worker), earliest first: idle ones cost nothing
         self._due: set[int] = set()  # waiting, with work before their caps (`until`)
         self._check: set[int] = set()  # those of them that may run for all that is known
+        self._silent: set[int] = set()  # waiting, with work before anything that they can say
         self._pending: set[int] = set()  # those with undelivered inputs
         self._watch: list[set[int]] = [set() for _ in range(n)]  # by limiter: those found blocked by its base
 
@@ -282,11 +283,13 @@ class Barrier:
         for j in self._pending:
             if self._slots[j].arrival < waiting:
                 waiting = self._slots[j].arrival
-        others = [(base, j) for base, j in self._order[:3] if j != w and base < waiting]
+        first = {j: base for base, j in self._order[:3] if j != w}
+        for j in self._silent:
+            first[j] = self._slots[j].next_event
+        others = sorted((time, j) for j, time in first.items() if time < waiting)
         if not others:
-            return Quiet(waiting, w, waiting, w, NEVER)
-        (time, who), then = others[0], others[1][0] if len(others) > 1 else waiting
-        return Quiet(time, who, then, who, self._slots[who].next_event)
+            return Quiet(waiting, w, waiting)
+        return Quiet(*others[0], others[1][0] if len(others) > 1 else waiting)
 
     def distances(self, w: int) -> Sequence[int]:
         """Least time (ps) from a send at worker w to an arrival at each worker."""
@@ -316,6 +319,10 @@ class Barrier:
             slot.arrival, slot.wake = kept
             self._pending.add(w)
         return grant.seq
+
+    def granted(self, w: int) -> int:
+        """Number of worker w's last grant; 0 before the first."""
+        return self._slots[w].seq
 
     def _assert_live(self) -> None:
         assert self._lost(), "liveness: the least need is always below its bound"
@@ -432,9 +439,14 @@ class Barrier:
         if waiting and (slot.next_event < self._caps[w] or slot.arrival < self._caps[w]):
             self._due.add(w)
             self._check.add(w)
+            if slot.next_event < base:
+                self._silent.add(w)
+            else:
+                self._silent.discard(w)
         else:
             self._due.discard(w)
             self._check.discard(w)
+            self._silent.discard(w)
 
     def _bound(self, w: int, need: int = -1) -> tuple[int, int | None]:
         """Safe bound of worker w and the worker that sets it (None: the end of the run).
@@ -461,6 +473,7 @@ class Barrier:
         self._pending.discard(w)
         self._running.add(w)
         self._due.discard(w)
+        self._silent.discard(w)
         return Grant(w, slot.seq, bound)
 
     def _lost(self) -> bool:

@@ -3,16 +3,17 @@
 Where exactly one worker x runs and nobody else may, the next grant is mostly that of the worker that x sends to, or that
 of one that was granted before. So x may make that grant itself, if it was told of the others (`Quiet`)
 
-    quiet(x) = min over w != x of min(base(w), earliest arrival of w's pending inputs)
+    quiet(x) = min over w != x of min(next_event(w), base(w), earliest arrival of w's pending inputs)
 
-below which nobody else speaks and nothing else arrives. If x, having run, has sent to y alone, y may execute
-every event with t < min(quiet(x) without y, next_out(x) + dist(x, y)): no more than its bound, since distances
-are positive. And y may go on like that, with x in place of itself among the others. The same is true of any y if x has
-sent to nobody; and, with the arrival of what x has sent as one more limit, of a y that is not the receiver: x knows of
-one other worker, its *mate*, when that has something to do. Meanwhile the hub grants nothing; it learns of each step by
-`passed`, which checks the bound, in the order in which they were taken.
+below which nobody else has anything to do, so that nobody else speaks and nothing else arrives. If x, having run, has sent
+to y alone, y may execute every event with t < min(quiet(x) without y, next_out(x) + dist(x, y)): no more than its bound,
+since distances are positive. And y may go on like that, with x in place of itself among the others. The same is true of any
+y if x has sent to nobody; and, with the arrival of what x has sent as one more limit, of a y that is not the receiver: x
+knows which of the others has something to do first. Meanwhile the hub grants nothing; it learns of each step by `passed`,
+which checks the bound, in the order in which they were taken.
 
 No more is left to luck than with the hub: the bound of a grant that is passed is never above that which the hub would give.
+Nor is anybody forgotten: whoever has work is granted before the baton goes round beyond it.
 """
 
 from __future__ import annotations
@@ -20,25 +21,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cosim.core.time import NEVER
+
 
 class Quiet(NamedTuple):
-    """Until when the others are quiet, for a worker that has the baton: no worker but itself speaks before `time` (ps), none
-    but itself and worker `who` before `then`; no input that it knows nothing of arrives before either. Its own number in `who`
-    means that there is nobody to leave out. Worker `mate` has its next event at `need`; NEVER: none is known of."""
+    """Until when the others have nothing to do, for a worker that has the baton: worker `who` has its next event at `time`
+    (ps), or speaks then; none but itself and `who` has one before `then`, and no input that it knows nothing of arrives before.
+    Its own number in `who`: nobody is known to be next, and `then` is `time`."""
 
     time: int
     who: int
     then: int
-    mate: int
-    need: int
 
     def without(self, worker: int) -> int:
-        """The time before which nobody speaks but the one with the baton and `worker`."""
+        """The time before which nobody has anything to do but the one with the baton and `worker`."""
         return self.then if self.who == worker else self.time
-
-    def until(self, arrival: int) -> Quiet:
-        """What is left of it when something arrives somewhere at `arrival`."""
-        return self._replace(time=min(self.time, arrival), then=min(self.then, arrival))
 
     def following(
         self, giver: int, next_event: int, next_out: int, receiver: int, arrival: int, reach: Mapping[int, int]
@@ -51,28 +48,20 @@ class Quiet(NamedTuple):
                               If another worker is granted, what was sent goes by way of the hub.
         reach                 least time from a send of `giver` to an arrival at each worker (ps); 0 for those left out
         """
-        to, need, rest = self.mate, self.need, self
+        time, to, then = self
+        need = NEVER if to == giver else time
         if receiver == to:
-            need = min(need, arrival)
-        elif receiver >= 0:
-            if arrival <= need:
-                to, need = receiver, arrival
-            else:
-                rest = self.until(arrival)
-        bound = min(rest.without(to), next_out + reach.get(to, 0))
-        return (to, bound, rest.after(giver, next_event, next_out, to)) if need < bound else None
+            need, limit = min(need, arrival), then
+        elif receiver >= 0 and arrival <= need:
+            to, need, limit = receiver, arrival, time
+        else:
+            limit = then = min(then, arrival)
+        bound = min(limit, next_out + reach.get(to, 0))
+        return (to, bound, Quiet(time, self.who, then).after(giver, next_event, to)) if need < bound else None
 
-    def after(self, giver: int, next_event: int, next_out: int, taker: int) -> Quiet:
-        """What `taker` may know when `giver`, which has its next event then and says nothing more before `next_out`, hands it
-        the baton."""
-        time, who, then, mate, need = self
-        if next_event <= need or mate == taker:
-            mate, need = giver, next_event
+    def after(self, giver: int, next_event: int, taker: int) -> Quiet:
+        """What `taker` may know when `giver`, which has its next event then, hands it the baton."""
+        time, who, then = self
         if who in (giver, taker):
-            rest = then if who == taker else time
-            if next_out < rest:
-                return Quiet(next_out, giver, rest, mate, need)
-            return Quiet(rest, taker, rest, mate, need)
-        if next_out < time:
-            return Quiet(next_out, giver, time, mate, need)
-        return Quiet(time, who, min(then, next_out), mate, need)
+            return Quiet(next_event, giver, then) if next_event < then else Quiet(then, taker, then)
+        return Quiet(next_event, giver, time) if next_event < time else Quiet(time, who, min(then, next_event))

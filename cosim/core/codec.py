@@ -35,8 +35,8 @@ class FrameType(IntEnum):
     REFUSED = 9  # code, what
     QUERY = 10  # number, registers (0 or 1)
     STATUS = 11  # number, report (bin)
-    LEAD = 12  # quiet (five fields), a GRANT (bin)
-    PASS = 13  # quiet (five fields), bound, from worker, blob
+    LEAD = 12  # quiet (three fields), a GRANT (bin)
+    PASS = 13  # quiet (three fields), bound, from worker, blob
     PASSED = 14  # to worker, bound, a DONE (bin)
 
 
@@ -76,8 +76,8 @@ _SHAPES = {
     FrameType.REFUSED: "ss",
     FrameType.QUERY: "ii",
     FrameType.STATUS: "ib",
-    FrameType.LEAD: "iiiiib",
-    FrameType.PASS: "iiiiiiib",
+    FrameType.LEAD: "iiib",
+    FrameType.PASS: "iiiiib",
     FrameType.PASSED: "iib",
 }
 _ITEM_SHAPES = {FrameType.GRANT: (2, "ib"), FrameType.DONE: (5, "iiib")}

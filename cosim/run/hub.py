@@ -29,6 +29,7 @@ from cosim.core.codec import (
     LIMITS,
     PASSED_PREFIX,
     PREFIX_SIZE,
+    QUICK_SIZE,
     VERSION,
     Frame,
     FrameType,
@@ -293,12 +294,15 @@ class Hub(Telling):
             raise ProtocolViolation("order", text, worker)
         inputs, arrival = self.barrier.inputs(to), self._arrival[to]
         self._done(worker, body, data)
-        if to not in self._lost:
-            kept = self._blobs[to]
-            self._blobs[to] = [kept.pop()] if batches and batches[0][0] == to else []
-            for frame in self._note_grant(to, self.barrier.passed(to, bound, inputs), bound):
-                self.journal.add(to, b"G", frame)
-            self._blobs[to], self._arrival[to] = kept, arrival
+        lost = to in self._lost  # it has this grant all the same, and may have failed in it
+        seq = self.barrier.granted(to) + 1 if lost else self.barrier.passed(to, bound, inputs)
+        kept = self._blobs[to]
+        self._blobs[to] = [kept.pop()] if batches and batches[0][0] == to else []
+        for frame in self._note_grant(to, seq, bound):
+            self.journal.add(to, b"G", frame)
+        self._blobs[to], self._arrival[to] = kept, arrival
+        if lost:
+            del self._granted_at[to]
         return to
 
     def _route(self, worker: int, batches: Sequence[tuple[int, int, int, bytes]]) -> None:
@@ -317,9 +321,11 @@ class Hub(Telling):
         for worker, seq, bound in grants:
             frames = self._note_grant(worker, seq, bound)
             sent = frames
-            if self._passes and worker not in self._foreign and (quiet := self.barrier.quiet(worker)) is not None:
-                self._baton = worker
-                sent = [*frames[:-1], encode(_LEAD, *quiet, frames[-1])]
+            if self._passes and worker not in self._foreign and len(frames[-1]) <= QUICK_SIZE:
+                quiet = self.barrier.quiet(worker)
+                if quiet is not None:
+                    self._baton = worker
+                    sent = [*frames[:-1], encode(_LEAD, *quiet, frames[-1])]
             for frame in sent:
                 self._send(worker, frame)
             for frame in frames:
