@@ -352,6 +352,10 @@ def test_a_grant_must_not_be_passed_to_one_who_runs_or_is_gone_or_needs_none() -
     ) as caught:
         barrier.passed(1, 9, NOTHING)
     assert (caught.value.rule, caught.value.worker) == ("order", 1)
+    busy = running(TRIO, (0, 0), (5, 5), (NEVER, NEVER))  # the first two
+    busy.report(0, 1, 5, NEVER, NEVER, [Out(2, 15, 15)])
+    with pytest.raises(ProtocolViolation, match="worker 2: a grant up to 16 ps must not be passed to it: waiting"):
+        busy.passed(2, 16, NOTHING)
     barrier.report(0, 1, 15, 20, 20, [])
     barrier.report(1, 1, 10, 25, 25, [])
     before = barrier.explain()

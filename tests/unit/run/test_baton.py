@@ -214,6 +214,19 @@ def test_answers_count_in_the_order_in_which_the_baton_went_round() -> None:
     assert lead(frame) == ((900, 1, NEVER), Frame(FrameType.GRANT, (3, 910, ())))
 
 
+def test_the_hub_grants_nobody_until_the_baton_is_back() -> None:
+    """By the books the one who passed it on could run beside the other, up to 25 ps: it may have been granted by that one."""
+    rig = Rig((0, 0), (900, 900))
+    rig.heard(0)
+    rig.workers[0].send(encode(FrameType.PASSED, 26, answer(1, 5, (16, 16), (1, 15))))
+    rig.step()
+    assert (rig.heard(0), rig.hub.grants) == ([], 2)
+    rig.workers[1].send(answer(1, 26, (900, 900)))
+    rig.step()
+    (frame,) = rig.heard(0)
+    assert lead(frame)[1].body[:2] == (2, 910) and rig.errors() == []
+
+
 def test_all_answers_may_come_before_the_first() -> None:
     """A worker that was stopped after it passed the baton on holds up the books of all the others, and nothing else."""
     rig = Rig((0, 0), IDLE, IDLE)
