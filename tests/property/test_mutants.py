@@ -158,15 +158,29 @@ class OverlooksTheBlocked(Cluster):
             super()._settle(w)
 
 
+class Trusting(Barrier):
+    """Takes every bound that is passed to it; else it keeps its books as it should."""
+
+    def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+        slot = self._slots[w]
+        self._check.discard(w)
+        grant = self._grant(w, bound)
+        if kept[0] < NEVER:
+            slot.arrival, slot.wake = kept
+            self._pending.add(w)
+        return grant.seq
+
+
+class TakesEveryBound(Cluster):
+    """Whoever has the baton is believed, and makes the right grants."""
+
+    barrier_type = Trusting
+
+
 class PassesTooFar(Cluster):
     """Whoever is granted by another worker may go as far as the hub said of that one: its own word is left out."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound either."""
-
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
+    barrier_type = Trusting
 
     def pass_bound(self, w: int, to: int, report: Report) -> int:
         return self.quiet.without(to)
@@ -175,12 +189,7 @@ class PassesTooFar(Cluster):
 class PassesItsQuiet(Cluster):
     """Who passes the baton on does not count itself among those that may speak."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound."""
-
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
+    barrier_type = Trusting
 
     def pass_quiet(self, w: int, to: int, report: Report) -> Quiet:
         return self.quiet.after(w, NEVER, to)
@@ -189,12 +198,7 @@ class PassesItsQuiet(Cluster):
 class LeavesOutTwo(Cluster):
     """Leaves out the one that would speak first, whoever gets the baton."""
 
-    class barrier_type(Barrier):
-        """Does not look at the bound."""
-
-        def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-            self._check.discard(w)
-            return self._grant(w, bound).seq
+    barrier_type = Trusting
 
     def pass_bound(self, w: int, to: int, report: Report) -> int:
         return min(self.quiet.then, report.next_out + self.barrier.distances(w)[to])
@@ -238,9 +242,11 @@ def first_noticed(kind: type[Cluster], budget: int = BUDGET) -> int | None:
     return None
 
 
-def test_the_rule_itself_survives_the_budget() -> None:
-    """The unharmed rule passes on every machine that the mutants get: whatever else is noticed is the mutant's."""
-    assert first_noticed(Cluster) is None
+@pytest.mark.parametrize("kind", [Cluster, TakesEveryBound])
+def test_the_rule_itself_survives_the_budget(kind: type[Cluster]) -> None:
+    """The unharmed rule passes on every machine that the mutants get, whether or not the hub checks what is passed: whatever else
+    is noticed is the mutant's."""
+    assert first_noticed(kind) is None
 
 
 @pytest.mark.parametrize(
