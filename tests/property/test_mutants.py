@@ -7,6 +7,7 @@ be refused by the barrier or by a worker, or end otherwise than the reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from operator import itemgetter
 
 import pytest
@@ -19,10 +20,10 @@ from cosim.core.message import Record
 from cosim.core.time import NEVER
 from tests.property.cluster import Cluster, same
 from tests.property.reference import Reference
-from tests.property.scenario import make_placement, make_scenario, seeded
+from tests.property.scenario import make_placement, make_quiet, make_scenario, seeded
 
 BUDGET = 400
-"""Machines that each mutant may survive before it counts as not noticed."""
+"""Machines of each sort that a mutant may survive before it counts as not noticed."""
 
 
 class ForgetsDelivered(Cluster):
@@ -230,9 +231,9 @@ class LosesUndelivered(Cluster):
 
 def first_noticed(kind: type[Cluster], budget: int = BUDGET) -> int | None:
     """Number of the first machine on which this kind of cluster goes wrong; None if it never does."""
-    for k in range(budget):
+    for k, make in product(range(budget), (make_scenario, make_quiet)):
         pick = seeded(k)
-        scenario = make_scenario(pick)
+        scenario = make(pick)
         n = len(scenario.nodes)
         for placement in (tuple((i,) for i in range(n)), make_placement(pick, n)):
             try:
