@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,7 +247,7 @@ def test_a_reset_of_a_device_with_much_to_do(tmp_path: Path) -> None:
 
 
 def test_paths_that_cannot_be(tmp_path: Path) -> None:
-    """Too long, no directory, a file of another kind, a socket with a server, no permission: each says so; exit code 2."""
+    """Too long, no directory, a file of another kind, a socket with a server: each says so; exit code 2."""
     with serving(tmp_path) as running:
         assert stat.S_IMODE(os.stat(running.path).st_mode) == 0o600
         (tmp_path / "file").touch()
@@ -264,18 +265,20 @@ def test_paths_that_cannot_be(tmp_path: Path) -> None:
             assert client.negotiate()[0] == 0
 
 
-def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
-    """A directory without write permission says so; root, who may write everywhere, tries it as somebody else."""
-    tmp_path.chmod(0o500)
+def test_a_directory_of_somebody_else() -> None:
+    """A directory that may be searched and not written says so; root, who may write everywhere, tries it as somebody else."""
     root = os.geteuid() == 0
-    if root:
-        os.seteuid(65_534)
-    try:
-        with pytest.raises(UsageError, match="Permission denied"):
-            Server("smmute", Smmute, str(tmp_path / "s"), print)
-    finally:
+    with tempfile.TemporaryDirectory(prefix="cosim-export-") as folder:  # that of pytest is closed to anybody else
+        os.chmod(folder, 0o555)
         if root:
-            os.seteuid(0)
+            os.seteuid(65_534)
+        try:
+            assert os.access(folder, os.X_OK, effective_ids=True) and not os.access(folder, os.W_OK, effective_ids=True)
+            with pytest.raises(UsageError, match="Permission denied"):
+                Server("smmute", Smmute, f"{folder}/s", print)
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_a_socket_that_was_left_is_replaced(tmp_path: Path) -> None:

@@ -13,10 +13,16 @@ import pytest
 
 from cosim.core.journal import read_records
 from tests.support.processes import is_running
-from tests.support.runs import children, cosim, pair, result, ring, start, up, wait_running
+from tests.support.runs import TIMEOUT_S, children, cosim, pair, result, ring, start, up, wait_running
 
 LIVENESS_S = 5.0
 ENDLESS = ("--set", "work_us=1000", "--set", "rounds=1000000")
+WAYS = {
+    "hub": ("--set", "work_us=1000"),
+    "workers": ("--set", "work_us=0", "--set", "rounds=100000000"),
+    "workers-zmq": ("--set", "work_us=0", "--set", "rounds=100000000", "--link", "zmq"),
+}
+"""Who makes the next grant: the hub, because the models work for long, or mostly the workers, past the hub, by either link."""
 
 
 @pytest.mark.parametrize("workers", ["per-node", "2", "0"])
@@ -85,12 +91,20 @@ def test_a_loop_without_simulated_time(tmp_path: Path) -> None:
     assert re.search("model n[01] failed at 1us: more than 100,000 steps at one instant", done.stderr)
 
 
+def wait_journals(run: Path) -> None:
+    """Wait until every worker has answered more than once, as far as the journals on disk tell."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while any(len(read_records(journal.read_bytes())[0]) < 4 for journal in (run / "journal").iterdir()):
+        assert time.monotonic() < deadline, "a worker does nothing"
+        time.sleep(0.05)
+
+
 def kill_and_time(tmp_path: Path, which: str, *options: str) -> tuple[int, str, float, list[int]]:
     """Start an endless ring, kill -9 the process whose command line has `which`; (exit code, stderr, seconds, pids)."""
     run = tmp_path / "run"
     process = start(ring(tmp_path), run, *ENDLESS, *options)
     wait_running(run, process)
-    time.sleep(0.3)
+    wait_journals(run)
     found = children(process.pid)
     victim = next(pid for pid, line in found.items() if which in line)
     os.kill(victim, signal.SIGKILL)
@@ -99,13 +113,15 @@ def kill_and_time(tmp_path: Path, which: str, *options: str) -> tuple[int, str, 
     return process.returncode, err, time.monotonic() - began, list(found)
 
 
-@pytest.mark.parametrize("work_us", [1000, 0])
-def test_kill_9_of_a_worker(tmp_path: Path, work_us: int) -> None:
-    """Exit 4 within 5 s, named with its last simulated time; nothing left; journals and log readable. Without work in the models
-    workers grant each other."""
-    code, err, seconds, pids = kill_and_time(tmp_path, " w2 ", "--set", f"work_us={work_us}")
+@pytest.mark.parametrize("granting", WAYS)
+def test_kill_9_of_a_worker(tmp_path: Path, granting: str) -> None:
+    """Exit 4 within 5 s, named with its last simulated time; nothing left; journals and log readable."""
+    code, err, seconds, pids = kill_and_time(tmp_path, " w2 ", *WAYS[granting])
     assert code == 4
-    assert "worker process of n2 is gone: killed by SIGKILL; its last simulated time was" in err
+    assert re.search(
+        r"worker process of n2 is gone: killed by SIGKILL; its last simulated time was [\d.]+[nμum]?s", err
+    ), err
+    assert result(tmp_path / "run")["errors"][0]["sim_time_ps"] > 0
     assert seconds < LIVENESS_S
     assert not any(map(is_running, pids))
     for journal in (tmp_path / "run" / "journal").iterdir():
@@ -114,10 +130,10 @@ def test_kill_9_of_a_worker(tmp_path: Path, work_us: int) -> None:
         json.loads(line)
 
 
-@pytest.mark.parametrize("work_us", [1000, 0])
-def test_kill_9_of_the_hub(tmp_path: Path, work_us: int) -> None:
+@pytest.mark.parametrize("granting", WAYS)
+def test_kill_9_of_the_hub(tmp_path: Path, granting: str) -> None:
     """Exit 4 within 5 s, named; nothing left; the journals read up to where it died. It makes no difference who grants whom."""
-    code, err, seconds, pids = kill_and_time(tmp_path, "hub_main", "--set", f"work_us={work_us}")
+    code, err, seconds, pids = kill_and_time(tmp_path, "hub_main", *WAYS[granting])
     assert code == 4
     assert "the hub process is gone (killed by SIGKILL" in err
     assert seconds < LIVENESS_S

@@ -69,7 +69,7 @@ class Cluster:
         self.running: dict[int, tuple[Grant, int, list[tuple[int, list[RecordTuple]]]]] = {}
         self.told: dict[int, int] = {}
         self.baton: int | None = None
-        self.quiet = Quiet(0, 0, 0, 0, NEVER)
+        self.quiet = Quiet(0, 0, 0)
         self.granted = 0
 
     # -- mutants replace these -----------------------------------------------------------------------------

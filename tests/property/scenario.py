@@ -70,6 +70,24 @@ def make_scenario(pick: Pick) -> Scenario:
     return Scenario(nodes, tuple(links), until, power=pick(0, 3) == 0)
 
 
+def make_quiet(pick: Pick) -> Scenario:
+    """A machine of 3 to 5 nodes, each linked to every other, in which all comes of one: mostly one worker runs at a time."""
+    n = pick(3, 5)
+    links = tuple(
+        (src, dst, LATENCIES[pick(0, len(LATENCIES) - 1)]) for src in range(n) for dst in range(n) if src != dst
+    )
+    nodes = tuple(
+        NodeSpec(
+            REACTIONS[pick(0, len(REACTIONS) - 1)],
+            pick(0, 2) > 1,
+            pick(0, 999),
+            tuple(_start(pick) for _ in range(0 if i else 3)),
+        )
+        for i in range(n)
+    )
+    return Scenario(nodes, links, NEVER, power=False)
+
+
 def _start(pick: Pick) -> Start:
     return Start(pick(0, 60), (None, 0, 0, 7, 30)[pick(0, 4)], pick(1, 9))
 
@@ -93,7 +111,8 @@ def scenarios() -> st.SearchStrategy[Scenario]:
 
     @st.composite
     def draw_one(draw: st.DrawFn) -> Scenario:
-        return make_scenario(lambda low, high: draw(st.integers(low, high)))
+        make = draw(st.sampled_from((make_scenario, make_quiet)))
+        return make(lambda low, high: draw(st.integers(low, high)))
 
     return draw_one()
 

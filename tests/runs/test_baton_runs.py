@@ -27,6 +27,7 @@ from tests.support.runs import ROOT, children, cosim, environment, result, ring,
 LINKS = ["ipc", "zmq+ipc"]
 ENDLESS = ("--set", "rounds=100000000")
 LIVENESS_S = 5.0
+by_either_link = pytest.mark.parametrize("link", ["fast", "zmq"])
 
 
 class Counting:
@@ -112,11 +113,13 @@ def test_replay_reads_what_was_passed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_run_can_be_seen_and_interrupted_while_the_baton_goes_round(tmp_path: Path) -> None:
-    """`cosim ps` and `cosim why` answer, Ctrl-C ends the run within 5 s, and nothing is left."""
+@by_either_link
+def test_a_run_can_be_seen_and_interrupted_while_the_baton_goes_round(tmp_path: Path, link: str) -> None:
+    """`cosim ps` and `cosim why` answer, Ctrl-C ends the run within 5 s, and neither a process nor a socket is left."""
     run = tmp_path / "run"
-    process = start(ring(tmp_path), run, *ENDLESS)
+    process = start(ring(tmp_path), run, *ENDLESS, "--link", link)
     wait_running(run, process)
+    sockets = Path(json.loads((run / "run.json").read_text())["control"]).parent
     pids = list(children(process.pid))
     try:
         clocks = []
@@ -137,13 +140,14 @@ def test_a_run_can_be_seen_and_interrupted_while_the_baton_goes_round(tmp_path: 
     got = result(run)
     assert (got["status"], got["errors"][0]["code"]) == ("interrupted", "interrupted")
     assert sum(got["counters"].values()) > 1000
-    assert not any(map(is_running, pids))
+    assert not any(map(is_running, pids)) and not sockets.exists()
 
 
-def test_a_worker_that_is_killed_while_it_has_the_baton(tmp_path: Path) -> None:
+@by_either_link
+def test_a_worker_that_is_killed_while_it_has_the_baton(tmp_path: Path, link: str) -> None:
     """Exit 4; the worker is named with how it ended and its last simulated time; the journals are whole; no socket is left."""
     run = tmp_path / "run"
-    process = start(ring(tmp_path, "Killed"), run, *ENDLESS)
+    process = start(ring(tmp_path, "Killed"), run, *ENDLESS, "--link", link)
     wait_running(run, process)
     sockets = Path(json.loads((run / "run.json").read_text())["control"]).parent
     _, err = process.communicate(timeout=60)

@@ -279,19 +279,19 @@ NOTHING = (NEVER, NEVER)
 
 
 def test_quiet_is_what_the_others_and_their_inputs_leave_alone() -> None:
-    """The end of the run, another's base, another's or its own undelivered input: the earliest of them; the runner's own base
-    does not count. Who may speak first is the one whose next event is told."""
-    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == (70, 0, 70, 0, NEVER)
-    assert running(TRIO, (0, 0), (50, 50), (35, 40)).quiet(0) == (40, 2, 50, 2, 35)
-    cut = running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1)
-    assert cut.quiet(0) == (1, 0, 1, 0, NEVER)  # worker 1 may have work: it can't speak
+    """The end of the run, another's event, base, or undelivered input, or one's own: the earliest of them; the runner's own base
+    does not count."""
+    assert running(PAIR, (0, 0), (NEVER, NEVER), until=70).quiet(0) == (70, 0, 70)
+    assert running(TRIO, (0, 0), (50, 50), (40, 40)).quiet(0) == (40, 2, 50)
+    assert running(TRIO, (0, 0), (50, 60), (35, 40)).quiet(0) == (35, 2, 50)
+    assert running(TRIO, (0, 0), (2, NEVER), (40, 40), until=1).quiet(0) == (1, 0, 1)
     barrier = running(PAIR, (0, 0), (5, 100))
     assert barrier.quiet(0) is None, "two run"
     barrier.report(0, 1, 20, 20, 20, [Out(1, 110, 300)])
     barrier.report(1, 1, 10, 200, 200, [])
     assert barrier.grants() == [Grant(0, 2, 210)]
     assert barrier.inputs(1) == (110, 300)
-    assert barrier.quiet(0) == (110, 0, 110, 0, NEVER)  # the input lies before its worker's base
+    assert barrier.quiet(0) == (110, 0, 110)  # the input lies before its worker's base
     assert barrier.quiet(1) is None, "it does not run"
 
 
@@ -302,7 +302,7 @@ def test_quiet_is_asked_of_one_who_runs_alone() -> None:
     assert [g.worker for g in barrier.grants()] == [0, 1]
     assert (barrier.quiet(0), barrier.quiet(1)) == (None, None)
     barrier.report(0, 1, 12, 12, 12, [])
-    assert (barrier.quiet(0), barrier.quiet(1)) == (None, (12, 0, NEVER, 0, 12))
+    assert (barrier.quiet(0), barrier.quiet(1)) == (None, (12, 0, NEVER))
 
 
 def test_a_passed_grant_counts_as_one_of_the_hub() -> None:
@@ -335,6 +335,16 @@ def test_a_grant_may_be_passed_with_nothing() -> None:
     assert barrier.grants() == [Grant(2, 1, 100)]
 
 
+def test_quiet_ends_where_one_who_never_speaks_has_work() -> None:
+    """Such a worker is in nobody's way, but with the baton going round past its next event it would not be granted at all."""
+    barrier = running(TRIO, (0, 0), (NEVER, NEVER), (50, NEVER))
+    assert barrier.quiet(0) == (50, 2, NEVER)
+    barrier.report(0, 1, 5, NEVER, NEVER, [])
+    assert [barrier.granted(w) for w in range(3)] == [1, 0, 0]
+    assert barrier.passed(2, NEVER, NOTHING) == barrier.granted(2) == 1
+    assert barrier.quiet(2) == (NEVER, 2, NEVER)
+
+
 def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
     """A passed grant takes along only what its sender sent: an older input stays, bounds it, and comes with the hub's next."""
     barrier = running(TRIO, (0, 0), (1, 100), (NEVER, NEVER))
@@ -342,7 +352,7 @@ def test_what_waits_at_the_hub_is_not_passed_with_a_grant() -> None:
     barrier.report(1, 1, 1, NEVER, NEVER, [Out(2, 110, 110)])  # within its promise
     barrier.report(0, 1, 5, 5, 5, [])
     assert barrier.grants() == [Grant(0, 2, 120)]
-    assert barrier.quiet(0) == (110, 0, 110, 0, NEVER)
+    assert barrier.quiet(0) == (110, 0, 110)
     kept = barrier.inputs(2)
     barrier.report(0, 2, 30, 200, 200, [Out(2, 40, 45)])
     with pytest.raises(ProtocolViolation, match="must end at 110 ps, not at 111 ps") as caught:
@@ -363,6 +373,10 @@ def test_a_grant_must_not_be_passed_to_one_who_runs_or_is_gone_or_needs_none() -
     ) as caught:
         barrier.passed(1, 9, NOTHING)
     assert (caught.value.rule, caught.value.worker) == ("order", 1)
+    busy = running(TRIO, (0, 0), (5, 5), (NEVER, NEVER))  # the first two
+    busy.report(0, 1, 5, NEVER, NEVER, [Out(2, 15, 15)])
+    with pytest.raises(ProtocolViolation, match="worker 2: a grant up to 16 ps must not be passed to it: waiting"):
+        busy.passed(2, 16, NOTHING)
     barrier.report(0, 1, 15, 20, 20, [])
     barrier.report(1, 1, 10, 25, 25, [])
     before = barrier.explain()

@@ -41,8 +41,8 @@ BODIES: dict[FrameType, tuple[Any, ...]] = {
     FrameType.REFUSED: ("version", "text"),
     FrameType.QUERY: (4, 1),
     FrameType.STATUS: (4, b"report"),
-    FrameType.LEAD: (900, 2, 950, 2, 700, b"a GRANT"),
-    FrameType.PASS: (900, 2, 950, 3, 700, 970, 1, b"blob"),
+    FrameType.LEAD: (900, 2, 950, b"a GRANT"),
+    FrameType.PASS: (900, 2, 950, 970, 1, b"blob"),
     FrameType.PASSED: (1, 900, b"a DONE"),
 }
 
@@ -193,7 +193,7 @@ def test_messages_found_quickly_are_those_of_the_full_check(batch: list[Any], ta
     assert found is None or unpack_records(blob) == found
 
 
-BATON = {FrameType.LEAD: 5, FrameType.PASS: 7, FrameType.PASSED: 2}
+BATON = {FrameType.LEAD: 3, FrameType.PASS: 5, FrameType.PASSED: 2}
 """Times and numbers before the bytes at the end."""
 
 
@@ -217,7 +217,7 @@ def test_the_usual_frames_of_the_baton_are_found_quickly(kind: FrameType) -> Non
     quick, usual = quick_own, BODIES[kind]
     assert quick(encode(kind, *usual)) == usual
     assert quick(encode(FrameType.LOG, b"side")) is None
-    assert quick(encode(kind, *usual, bytes(QUICK_SIZE))) is None
+    assert quick(encode(kind, *usual[:-1], bytes(QUICK_SIZE))) is None
     assert quick(encode(kind, *usual)[:-1]) is None
     assert quick(encode(kind)[:PREFIX_SIZE] + msgpack.packb(7)) is None
     for place, value in enumerate(usual):

@@ -69,14 +69,15 @@ def run(number: int, *frames: bytes, socket: type[Hub] = Hub, passes: bool = Tru
     return hub
 
 
-def lead(quiet: int, seq: int, bound: int, *batches: tuple[int, bytes], mate: tuple[int, int] = (0, NEVER)) -> bytes:
-    """A LEAD that leaves nobody out, and may tell of another's next event."""
-    return encode(FrameType.LEAD, quiet, mate[0], quiet, *mate, encode(FrameType.GRANT, seq, bound, batches))
+def lead(quiet: int, seq: int, bound: int, *batches: tuple[int, bytes], who: tuple[int, int] | None = None) -> bytes:
+    """A LEAD: nobody has anything to do before `quiet`, but worker who[0] at who[1]."""
+    number, time = who or (0, quiet)
+    return encode(FrameType.LEAD, time, number, quiet, encode(FrameType.GRANT, seq, bound, batches))
 
 
 def onward(*blobs: bytes) -> list[bytes]:
-    """PASSes from worker 0, which will not speak again before 600 ns."""
-    return [encode(FrameType.PASS, 600_000, 1, 600_000, 0, NEVER, 700_000, 0, blob) for blob in blobs]
+    """PASSes from worker 0; nobody has anything to do before 600 ns."""
+    return [encode(FrameType.PASS, 600_000, 1, 600_000, 700_000, 0, blob) for blob in blobs]
 
 
 def passed(frame: Frame) -> tuple[int, Frame]:
@@ -114,7 +115,7 @@ def test_one_who_leads_grants_the_one_it_sends_to() -> None:
     assert (identity, bound, done.type) == ("w1", 700_000, FrameType.DONE)
     ((to, arrival, _wake, blob),) = done.body[5]
     assert (to, arrival) == (1, 10_000)
-    assert frame == Frame(FrameType.PASS, (700_000, 1, 700_000, 0, NEVER, 700_000, 0, blob))
+    assert frame == Frame(FrameType.PASS, (700_000, 1, 700_000, 700_000, 0, blob))
     assert hub.sent[2].body[0] == 1
     assert [record[0] for record in unpack_records(blob)] == [10_000]
 
@@ -126,7 +127,7 @@ def test_the_bound_is_that_of_the_promise_where_that_is_lower() -> None:
     hub = run(0, lead(NEVER, 1, 1), made=made)
     assert passed(hub.sent[2])[0] == 15_000
     ((identity, frame),) = hub.passed
-    assert (identity, frame.body[:7]) == ("w1", (5_000, 0, NEVER, 0, 5_000, 15_000, 0))
+    assert (identity, frame.body[:5]) == ("w1", (5_000, 0, NEVER, 15_000, 0))
 
 
 def test_a_passed_grant_is_executed_and_passed_on() -> None:
@@ -140,8 +141,8 @@ def test_a_passed_grant_is_executed_and_passed_on() -> None:
     dones = [passed(frame)[1] for frame in hub.sent[2:4]] + [hub.sent[4]]
     assert [done.body[0] for done in dones] == [1, 2, 3]
     assert [done.body[5][0][1] for done in dones] == [20_000, 40_000, 60_000]
-    assert [(identity, frame.body[:7]) for identity, frame in hub.passed] == [
-        ("w0", (600_000, 0, 600_000, 1, NEVER, 600_000, 1))
+    assert [(identity, frame.body[:5]) for identity, frame in hub.passed] == [
+        ("w0", (600_000, 0, 600_000, 600_000, 1))
     ] * 2
 
 
@@ -181,13 +182,13 @@ def test_a_large_blob_goes_by_way_of_the_hub(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_one_who_sends_nothing_grants_the_one_that_is_known_to_be_next() -> None:
     """With an empty blob, up to where nobody else speaks; not if that one has nothing to do before."""
-    hub = run(1, lead(700_000, 1, 900_000, mate=(0, 500_000)))
+    hub = run(1, lead(700_000, 1, 900_000, who=(0, 500_000)))
     assert hub.sent[2].body[0] == 0
     bound, done = passed(hub.sent[2])
     assert (bound, done.body[5]) == (700_000, ())
     ((identity, frame),) = hub.passed
-    assert (identity, frame.body) == ("w0", (700_000, 0, 700_000, 1, NEVER, 700_000, 1, pack_records([])))
-    hub = run(1, lead(700_000, 1, 900_000, mate=(0, 700_000)))
+    assert (identity, frame.body) == ("w0", (700_000, 0, 700_000, 700_000, 1, pack_records([])))
+    hub = run(1, lead(700_000, 1, 900_000, who=(0, 700_000)))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE
     hub = run(0, encode(frame.type, *frame.body))  # and who gets it runs
     assert (hub.passed[0][0], passed(hub.sent[2])[1].body[:2]) == ("w1", (1, 20_000))
@@ -196,19 +197,19 @@ def test_one_who_sends_nothing_grants_the_one_that_is_known_to_be_next() -> None
 def test_what_is_sent_to_one_waits_at_the_hub_while_another_is_granted() -> None:
     """The token for worker 1 arrives at 10 ns; worker 2 has something to do at 8 ns: it is granted up to 10 ns, without it."""
     made = three()
-    hub = run(0, lead(700_000, 1, 900_000, mate=(2, 8_000)), made=made)
+    hub = run(0, lead(700_000, 1, 900_000, who=(2, 8_000)), made=made)
     bound, done = passed(hub.sent[2])
     assert (hub.sent[2].body[0], bound) == (2, 10_000)
     assert [(batch[0], unpack_records(batch[3])[0][0]) for batch in done.body[5]] == [(1, 10_000)]
     ((identity, frame),) = hub.passed
-    assert (identity, frame.body) == ("w2", (10_000, 2, 10_000, 0, NEVER, 10_000, 0, pack_records([])))
+    assert (identity, frame.body) == ("w2", (10_000, 2, 10_000, 10_000, 0, pack_records([])))
 
 
 def test_who_sends_to_nobody_or_to_two_gives_the_baton_back() -> None:
     """No message and nobody known of, or messages for two workers: DONE."""
     hub = run(1, lead(700_000, 1, 900_000))
     assert hub.passed == [] and hub.sent[2].type is FrameType.DONE and hub.sent[2].body[5] == ()
-    hub = run(0, lead(700_000, 1, 900_000, mate=(1, 5_000)), made=three("tests.support.models:Both"))
+    hub = run(0, lead(700_000, 1, 900_000, who=(1, 5_000)), made=three("tests.support.models:Both"))
     assert hub.passed == [] and [batch[0] for batch in hub.sent[2].body[5]] == [1, 2]
 
 
@@ -226,9 +227,9 @@ def test_a_fault_after_the_baton_came_is_told_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("frame", "text"),
     [
-        (encode(FrameType.LEAD, 5, 0, 5, 0, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
-        (encode(FrameType.LEAD, 5, 0, 5, 0, 5, b"CSA1"), "must begin with"),
-        (encode(FrameType.PASS, -1, 0, 0, 0, 0, 0, 0, b""), "in 0.."),
+        (encode(FrameType.LEAD, 5, 0, 5, encode(FrameType.QUERY, 1, 0)), "a LEAD must carry a GRANT, not QUERY"),
+        (encode(FrameType.LEAD, 5, 0, 5, b"CSA1"), "must begin with"),
+        (encode(FrameType.PASS, -1, 0, 0, 0, 0, b""), "in 0.."),
         (encode(FrameType.PASSED, 1, 5, b""), "a worker must get GRANT, QUERY or BYE, not PASSED"),
     ],
 )
