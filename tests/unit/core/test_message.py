@@ -29,6 +29,12 @@ def test_a_protocol_number_belongs_to_one_protocol() -> None:
         Protocol("many", 901, [(f"K{i}", 1, ()) for i in range(65)])
 
 
+def test_a_protocol_may_be_made_by_keyword() -> None:
+    """Its arguments have the names that the documentation gives them."""
+    protocol = Protocol(name="keywords", number=903, kinds=[("A", 1, ())])
+    assert (protocol.name, protocol.number, protocol.A.code) == ("keywords", 903, 903 * 64)
+
+
 def test_an_unknown_kind_is_named_with_those_that_exist() -> None:
     """Asking a protocol for a kind that it has not raises AttributeError naming the ones it has."""
     with pytest.raises(AttributeError, match=r"protocol mmio \(Read, Write, .*no attribute 'Raed'"):
