@@ -84,10 +84,15 @@ def test_a_run_digest_does_not_depend_on_the_order_of_its_nodes() -> None:
     assert run_digest({"x": a, "y": b}) == run_digest({"y": b, "x": a}) != run_digest({"x": b, "y": a})
 
 
+def record(payload: bytes) -> bytes:
+    """A record of a journal."""
+    return b"".join(journal.record_parts(payload[:1], payload[1:]))
+
+
 @given(st.lists(st.binary(max_size=40), max_size=6), st.data())
 def test_a_torn_journal_reads_up_to_the_tear(payloads: list[bytes], data: st.DataObject) -> None:
     """Cut at any byte, a journal gives the whole records before the cut and says where and why it stopped."""
-    whole = journal.HEADER + b"".join(journal.frame_record(p) for p in payloads)
+    whole = journal.HEADER + b"".join(map(record, payloads))
     assert journal.read_records(whole) == (payloads, journal.Tail(len(whole), None))
     cut = data.draw(st.integers(0, len(whole)))
     records, tail = journal.read_records(whole[:cut])
@@ -98,7 +103,7 @@ def test_a_torn_journal_reads_up_to_the_tear(payloads: list[bytes], data: st.Dat
 
 def test_a_journal_with_a_flipped_bit_stops_there() -> None:
     """A record whose checksum fails ends the reading; a foreign header is an error."""
-    data = bytearray(journal.HEADER + journal.frame_record(b"one") + journal.frame_record(b"two"))
+    data = bytearray(journal.HEADER + record(b"one") + record(b"two"))
     data[-1] ^= 1
     records, tail = journal.read_records(bytes(data))
     assert records == [b"one"]
