@@ -419,3 +419,11 @@ def test_a_report_that_broke_no_rule_is_never_refused_in_silence() -> None:
     barrier.grants()
     with pytest.raises(AssertionError, match="the caller found one of the rules broken"):
         barrier._refuse_report(0, 1, 3, 5, 6)
+
+
+def test_quiet_ends_where_one_who_never_speaks_has_work() -> None:
+    """Such a worker is in nobody's way, but with the baton going round past its next event it would not be granted at all."""
+    barrier = running(TRIO, (0, 0), (NEVER, NEVER), (50, NEVER))
+    quiet = barrier.quiet(0)
+    assert quiet is not None
+    assert [quiet.without(w) for w in range(3)] == [50, 50, NEVER]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cosim.core.codec import Frame, FrameType, decode, encode, pack_records
+from cosim.core.codec import LIMITS, Frame, FrameType, decode, encode, pack_records
 from cosim.core.journal import read_records
 from cosim.core.plan import HostPlan, LinkPlan, NodePlan, Plan
 from cosim.core.time import NEVER
@@ -339,6 +339,36 @@ def test_the_baton_that_went_to_a_lost_worker(tmp_path: Path) -> None:
         rig.step()
         assert rig.errors() == [("worker-lost", "n1")] and rig.hub.events == 1
         assert rig.records(folder)["w1.journal"] == []
+
+
+def test_the_grant_of_which_a_model_failed_is_in_the_journal_whoever_is_heard_first(tmp_path: Path) -> None:
+    """ERROR may overtake the PASSED of who made that grant: replay needs it to come to the fault again."""
+    for early in (False, True):
+        folder = tmp_path / str(early)
+        folder.mkdir()
+        rig = Rig((0, 0), IDLE, journal=folder)
+        told = [
+            (0, encode(FrameType.PASSED, 20, answer(1, 5, (90, 90), (1, 15)))),
+            (1, encode(FrameType.ERROR, "node-raised", "n1", 15, "ValueError", "")),
+        ]
+        for w, frame in reversed(told) if early else told:
+            rig.workers[w].send(frame)
+            rig.step()
+        assert rig.errors() == [("node-raised", "n1")]
+        assert [decode(r[1:]).body for r in rig.records(folder)["w1.journal"]] == [(1, 20, ((0, blob(15)),))]
+
+
+def test_a_grant_that_just_fits_a_frame_is_given_without_the_baton() -> None:
+    """The LEAD around it would be too long."""
+    rig = Rig((0, 0), (5, 5), IDLE)
+    head = len(encode(FrameType.DONE, 1, 9, *IDLE, 1, [(2, 19, 19, b"x" * 70_000)], None)) - 70_000
+    large = b"x" * (LIMITS.max_frame - head)
+    rig.workers[1].send(encode(FrameType.DONE, 1, 9, *IDLE, 1, [(2, 19, 19, large)], None))
+    rig.workers[0].send(answer(1, 15, IDLE))
+    rig.step()
+    assert rig.errors() == []
+    (frame,) = rig.heard(2)
+    assert frame == Frame(FrameType.GRANT, (1, NEVER, ((1, large),)))
 
 
 def test_a_worker_that_floods_the_hub_with_early_answers_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
