@@ -26,11 +26,6 @@ class Tail(NamedTuple):
     torn: str | None
 
 
-def frame_record(payload: bytes) -> bytes:
-    """A record's bytes."""
-    return _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload
-
-
 def record_parts(tag: bytes, frame: bytes) -> tuple[bytes, bytes, bytes]:
     """The bytes of a record whose payload is `tag` and `frame`, in parts."""
     return _PREFIX.pack(len(tag) + len(frame), zlib.crc32(frame, zlib.crc32(tag))), tag, frame

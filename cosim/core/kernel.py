@@ -297,7 +297,7 @@ class Kernel:
     def power_off(self, node: int) -> None:
         """End the node's part of the run: it has no more events, and what still comes for it is dropped."""
         self.off.add(node)
-        # In place: `grant` holds a reference to the list.
+        # In place: the loop and the outlets hold references to the list.
         self._heap[:] = [entry for entry in self._heap if entry[4][1].id != node]
         heapify(self._heap)
 

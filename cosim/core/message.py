@@ -54,7 +54,7 @@ class Protocol:
         ValueError: number already taken by another protocol, or too many kinds.
     """
 
-    def __new__(cls, name: str, _number: int, kinds: list[tuple[str, int, tuple[str, ...]]]) -> Protocol:
+    def __new__(cls, name: str, number: int, kinds: list[tuple[str, int, tuple[str, ...]]]) -> Protocol:
         """Each is of a class of its own, whose name is in the AttributeError for a kind that it has not: `__getattr__` could
         say that too, but would make every use of a kind slower."""
         return super().__new__(type(f"protocol {name} ({', '.join(kind for kind, *_ in kinds)})", (cls,), {}))

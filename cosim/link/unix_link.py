@@ -2,6 +2,7 @@
 
 The wire is libzmq's (`cosim.link.zmtp`): a libzmq DEALER may connect to `FastHubSocket`, and `FastWorkerSocket` to a libzmq
 ROUTER. There is no I/O thread: a receive is one system call, a send another. The interface is that of `cosim.link.zmq_link`.
+What workers pass to each other, past the hub, are bare datagrams.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _NOW = int(socket.MSG_DONTWAIT)
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _CONNECT_TIMEOUT_S = 60.0
+PEERS_MAX = 512
+"""Other workers that one of them has sockets to, half the usual limit of open files; those beyond it reaches by way of the hub."""
 
 
 class _Peer:
@@ -127,6 +130,8 @@ class FastHubSocket:
                     # One message in one piece: the common case of an answer to a grant.
                     try:
                         data = peer.socket.recv(_CHUNK, _NOW)
+                    except BlockingIOError:
+                        continue
                     except OSError:
                         data = b""
                     if len(data) > 2 and data[0] == 0 and data[1] == len(data) - 2:
@@ -319,7 +324,7 @@ class FastWorkerSocket:
     def _connect_peer(self, identity: str) -> socket.socket | None:
         peer: socket.socket | None = None
         try:
-            if self._own is not None:
+            if self._own is not None and len(self._peers) < PEERS_MAX:
                 peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 peer.connect(f"{self._path}.{identity}")
         except OSError:

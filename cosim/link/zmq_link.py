@@ -103,9 +103,8 @@ class HubSocket:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """The next (identity, frame), or None when there is none now."""
-        receive = (
-            self._socket.recv
-        )  # part by part: a third of what recv_multipart costs, which asks for each if there are more
+        # Part by part: a third of what recv_multipart costs, which asks for each if there are more.
+        receive = self._socket.recv
         try:
             identity = receive(_NOW)
             last = frame = receive(_NOW, False)

@@ -1,6 +1,7 @@
 """A worker: an OS process (or a thread, with ``--workers 0``) that hosts nodes and does what the hub grants.
 
 Life: HELLO, WELCOME with the plan of its nodes, READY, then GRANT and DONE in turn until BYE. QUERY may come between grants.
+A grant may come with the baton (LEAD, or PASS from another worker): then this one may make the next (PASS, PASSED).
 A model that raises ends the worker with an ERROR frame that names node, simulated time and cause.
 """
 

@@ -164,6 +164,8 @@ class Hub(Telling):
             if body is None:
                 frame = decode(data)
                 body = frame.body if frame.type is FrameType.DONE else None
+                if body is None and to >= 0:
+                    raise WireError(f"a PASSED must carry a DONE, not {frame.type.name}")
             if body is None:
                 self._handle(worker, frame, data)
             elif self._baton is None and passed < 0:
@@ -295,7 +297,10 @@ class Hub(Telling):
         inputs, arrival = self.barrier.inputs(to), self._arrival[to]
         self._done(worker, body, data)
         lost = to in self._lost  # it has this grant all the same, and may have failed in it
-        seq = self.barrier.granted(to) + 1 if lost else self.barrier.passed(to, bound, inputs)
+        try:
+            seq = self.barrier.granted(to) + 1 if lost else self.barrier.passed(to, bound, inputs)
+        except ProtocolViolation as error:
+            raise ProtocolViolation(error.rule, error.text, worker) from None
         kept = self._blobs[to]
         self._blobs[to] = [kept.pop()] if batches and batches[0][0] == to else []
         for frame in self._note_grant(to, seq, bound):

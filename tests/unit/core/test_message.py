@@ -29,6 +29,12 @@ def test_a_protocol_number_belongs_to_one_protocol() -> None:
         Protocol("many", 901, [(f"K{i}", 1, ()) for i in range(65)])
 
 
+def test_a_protocol_may_be_made_by_keyword() -> None:
+    """Its arguments have the names that the documentation gives them."""
+    protocol = Protocol(name="keywords", number=903, kinds=[("A", 1, ())])
+    assert (protocol.name, protocol.number, protocol.A.code) == ("keywords", 903, 903 * 64)
+
+
 def test_an_unknown_kind_is_named_with_those_that_exist() -> None:
     """Asking a protocol for a kind that it has not raises AttributeError naming the ones it has."""
     with pytest.raises(AttributeError, match=r"protocol mmio \(Read, Write, .*no attribute 'Raed'"):
@@ -78,10 +84,15 @@ def test_a_run_digest_does_not_depend_on_the_order_of_its_nodes() -> None:
     assert run_digest({"x": a, "y": b}) == run_digest({"y": b, "x": a}) != run_digest({"x": b, "y": a})
 
 
+def record(payload: bytes) -> bytes:
+    """A record of a journal."""
+    return b"".join(journal.record_parts(payload[:1], payload[1:]))
+
+
 @given(st.lists(st.binary(max_size=40), max_size=6), st.data())
 def test_a_torn_journal_reads_up_to_the_tear(payloads: list[bytes], data: st.DataObject) -> None:
     """Cut at any byte, a journal gives the whole records before the cut and says where and why it stopped."""
-    whole = journal.HEADER + b"".join(journal.frame_record(p) for p in payloads)
+    whole = journal.HEADER + b"".join(map(record, payloads))
     assert journal.read_records(whole) == (payloads, journal.Tail(len(whole), None))
     cut = data.draw(st.integers(0, len(whole)))
     records, tail = journal.read_records(whole[:cut])
@@ -92,7 +103,7 @@ def test_a_torn_journal_reads_up_to_the_tear(payloads: list[bytes], data: st.Dat
 
 def test_a_journal_with_a_flipped_bit_stops_there() -> None:
     """A record whose checksum fails ends the reading; a foreign header is an error."""
-    data = bytearray(journal.HEADER + journal.frame_record(b"one") + journal.frame_record(b"two"))
+    data = bytearray(journal.HEADER + record(b"one") + record(b"two"))
     data[-1] ^= 1
     records, tail = journal.read_records(bytes(data))
     assert records == [b"one"]

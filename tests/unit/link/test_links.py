@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.core.codec import LIMITS
-from cosim.link import zmq_peers
+from cosim.link import unix_link, zmq_peers
 from cosim.link.base import LinkClosed
 from cosim.link.keys import RunKeys, parse_credential
 from cosim.link.memory_link import Switch
@@ -200,6 +200,38 @@ def test_a_stranger_on_the_socket_is_refused(noise: bytes, tmp_path: Path) -> No
     rig.close()
 
 
+class Dry:
+    """A socket whose first receive finds nothing."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.dry = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)
+
+    def recv(self, *args: Any) -> Any:
+        """As the socket's, from the second on."""
+        if self.dry:
+            self.dry = False
+            raise BlockingIOError
+        return self.socket.recv(*args)
+
+
+def test_a_wake_for_nothing_ends_no_connection(tmp_path: Path) -> None:
+    """When there is nothing to read after all, the hub waits again: only the end of a stream is the end of a worker."""
+    rig = Rig("fast-fast", tmp_path)
+    worker = rig.worker("w0")
+    worker.send(b"here")
+    assert rig.get() == [(b"w0", b"here")]
+    peer = rig.hub._by_name[b"w0"]
+    peer.socket = Dry(peer.socket)
+    worker.send(b"x")
+    assert rig.get() == [(b"w0", b"x")]
+    assert rig.hub.closed == [] and not peer.socket.dry
+    rig.close()
+
+
 PASSING = ["fast-fast", "zmq-zmq"]
 """Links whose workers reach each other."""
 HUBS = {"fast", "zmq"}
@@ -359,17 +391,18 @@ def test_no_more_than_some_frames_are_held_back(tmp_path: Path) -> None:
     rig.close()
 
 
+@pytest.mark.parametrize(("kind", "module"), [("fast-fast", unix_link), ("zmq-zmq", zmq_peers)])
 def test_a_worker_has_connections_to_so_many_others_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, module: Any
 ) -> None:
     """Beyond a number of them, the hub does it: a process must not run out of open files."""
-    monkeypatch.setattr(zmq_peers, "PEERS_MAX", 1)
-    rig = Rig("zmq-zmq", tmp_path)
+    monkeypatch.setattr(module, "PEERS_MAX", 1)
+    rig = Rig(kind, tmp_path)
     a, _b, _c = (rig.worker(f"w{n}") for n in range(3))
     assert pass_on(a, "w1", b"x")
     assert not a.pass_on("w2", b"x")
     assert not a.pass_on("w2", b"x")
-    assert a._peers._peers["w2"] is None
+    assert pass_on(a, "w1", b"y")
     rig.close()
 
 

@@ -337,12 +337,18 @@ def test_a_bound_that_is_not_safe_is_named() -> None:
     rig = Rig((0, 0), IDLE, (70, 70))
     rig.workers[0].send(passing(1, 41, answer(1, 5, (30, 30), (1, 15))))
     rig.step()
-    assert rig.errors() == [("overrun", "n1")]
+    assert rig.errors() == [("overrun", "n0")]
     assert "must end at 40 ps, not at 41 ps" in rig.events[-1][1]["what"]
 
 
 @pytest.mark.parametrize(
-    "frame", [encode(FrameType.PASSED, 1, 5, b"CSA1"), encode(FrameType.PASSED, 1, -1, b""), b"CSA1\x0e\0\0\0"]
+    "frame",
+    [
+        encode(FrameType.PASSED, 1, 5, b"CSA1"),
+        encode(FrameType.PASSED, 1, 5, encode(FrameType.LOG, b"\x90")),
+        encode(FrameType.PASSED, 1, -1, b""),
+        b"CSA1\x0e\0\0\0",
+    ],
 )
 def test_a_passed_that_is_no_answer_is_a_bad_frame(frame: bytes) -> None:
     """PASSED must have a time and a DONE."""
