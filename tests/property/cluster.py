@@ -23,7 +23,7 @@ MAX_GRANTS = 20_000
 
 
 class Broken(AssertionError):
-    """One of the invariants I1 to I5 does not hold; the text begins with its name."""
+    """One of the invariants I1 to I6 does not hold; the text begins with its name."""
 
 
 class Log(NodeDigest):
@@ -144,6 +144,9 @@ class Cluster:
             (taken if passed else self.inbox[batch.worker]).append((w, batch.records))
         if found is not None:
             to, bound, self.quiet = found
+            waits = self.barrier.explain()
+            if any(wait.next_event < bound for wait in waits if wait.worker not in (w, to) and wait.state != "idle"):
+                raise Broken(f"I6: worker {to} is granted up to {bound}, beyond what another one has to do: {waits}")
             seq = self.barrier.passed(to, bound, kept)
             self.running[to] = (Grant(to, seq, bound), self.barrier.base(to), taken)
             self.baton = to
