@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 
 from cosim.core.codec import LIMITS
-from cosim.link.base import LINGER_MS, LinkClosed, check_ipc
+from cosim.link.base import LINGER_MS, LinkClosed, check_ipc, close_ways
 from cosim.link.zmtp import GREETING, Connection, ZmtpError, header, ready
 
 _CHUNK = 1 << 16
@@ -369,10 +369,4 @@ class FastWorkerSocket:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
-        for peer in self._peers.values():
-            if peer is not None:
-                peer.close()
-        if self._own is not None:
-            self._own.close()
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._path}.{self._identity.decode()}")
+        close_ways(self._peers.values(), self._own, f"{self._path}.{self._identity.decode()}")

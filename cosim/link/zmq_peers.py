@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 import zmq
 
 from cosim.core.codec import LIMITS
-from cosim.link.base import LINGER_MS
+from cosim.link.base import LINGER_MS, close_ways
 
 PEERS_MAX = 64
 """Other workers that one of them has connections to; those beyond it reaches by way of the hub."""
@@ -65,10 +64,4 @@ class Peers:
 
     def close(self) -> None:
         """Close; frames under way are still sent for up to two seconds."""
-        for peer in self._peers.values():
-            if peer is not None:
-                peer.close()
-        if self.own is not None:
-            self.own.close()
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._path}.{self._identity}")
+        close_ways(self._peers.values(), self.own, f"{self._path}.{self._identity}")

@@ -21,7 +21,7 @@ from cosim.node.death import die_with
 from cosim.node.worker import Socket
 from cosim.run.hosthub import HostHub
 from cosim.run.hostwire import unpack_welcome
-from cosim.run.hub_main import emit, open_hub, read_item
+from cosim.run.hub_main import command, emit, open_hub, read_item, serve
 from cosim.run.limits import room_for
 
 WELCOME_TIMEOUT_MS = 60_000
@@ -95,10 +95,7 @@ def _serve(root: Any, order: dict[str, Any], welcome: dict[str, Any]) -> int:
     link.watch(both.fileno())
 
     def commands() -> list[list[Any]]:
-        try:
-            return [read_item(0)] if any(fd == 0 for fd, _events in both.poll(0)) else []
-        except EOFError:
-            os._exit(4)
+        return command() if any(fd == 0 for fd, _events in both.poll(0)) else []
 
     hub = HostHub(
         plan,
@@ -113,13 +110,7 @@ def _serve(root: Any, order: dict[str, Any], welcome: dict[str, Any]) -> int:
         tokens=here["tokens"],
         lease_s=order["lease_s"],
     )
-    try:
-        hub.run()
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        link.close()
-    return 0
+    return serve(hub, link)
 
 
 if __name__ == "__main__":

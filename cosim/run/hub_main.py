@@ -68,6 +68,25 @@ def emit(event: list[Any]) -> None:
         data = data[os.write(1, data) :]
 
 
+def command() -> list[list[Any]]:
+    """The next command of the parent; its end is that of this process."""
+    try:
+        return [read_item(0)]
+    except EOFError:
+        os._exit(4)
+
+
+def serve(hub: Hub, link: Any) -> int:
+    """Run a hub to its end and close its link; the exit status."""
+    try:
+        hub.run()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        link.close()
+    return 0
+
+
 def main() -> int:
     """Entry point of the hub process."""
     die_with(int(sys.argv[1]))
@@ -80,12 +99,6 @@ def main() -> int:
         return 2
     socket.watch(0)
 
-    def commands() -> list[list[Any]]:
-        try:
-            return [read_item(0)]
-        except EOFError:
-            os._exit(4)
-
     if order["root"] is None:
         make: Callable[..., Hub] = Hub
     else:
@@ -97,19 +110,13 @@ def main() -> int:
         socket,
         emit,
         journal=Path(order["journal"]) if order["journal"] else None,
-        commands=commands,
+        commands=command,
         join_timeout_s=order["join_timeout_s"],
         stall_s=order["stall_s"],
         tokens=order["tokens"],
     )
     emit(["bound", getattr(socket, "endpoint", order["endpoint"])])
-    try:
-        hub.run()
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        socket.close()
-    return 0
+    return serve(hub, socket)
 
 
 if __name__ == "__main__":

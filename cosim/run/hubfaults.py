@@ -34,13 +34,19 @@ class Faults(HubState):
             else:
                 self.link.wait(20)
 
-    def _lose(self, worker: int, text: str) -> None:
+    def _strike(self, worker: int) -> bool:
+        """Take a worker that is gone off the books; False if it is off already, or had ended before."""
         if worker in self._lost or worker in self._finals:
-            return
+            return False
         self._lost.add(worker)
         self._granted_at.pop(worker, None)
         if worker in self._ready:
             self.barrier.lost(worker)
+        return True
+
+    def _lose(self, worker: int, text: str) -> None:
+        if not self._strike(worker):
+            return
         blocked = [w.name for w in self.barrier.explain() if worker in w.chain or w.limiter == worker]
         name = self.plan.nodes[self.groups[worker][0]].name
         pid = self._pid.get(worker, "unknown") or "unknown"  # 0: the node's client does not know it

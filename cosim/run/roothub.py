@@ -228,12 +228,8 @@ class RootHub(Hub):
         return [worker for worker in sorted(self._heard) if worker not in self._lost and worker not in self._finals]
 
     def _lose(self, worker: int, text: str) -> None:
-        if worker in self._lost or worker in self._finals:
+        if not self._strike(worker):
             return
-        self._lost.add(worker)
-        self._granted_at.pop(worker, None)
-        if worker in self._ready:
-            self.barrier.lost(worker)
         host = self._hosts[worker]
         names = [self.plan.nodes[node].name for node in self.groups[worker]]
         more = f" and {len(names) - NODES_SHOWN} more" if len(names) > NODES_SHOWN else ""

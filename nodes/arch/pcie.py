@@ -1,9 +1,12 @@
-"""PCI addresses: bus, device, function (PCI Express Base Specification 2.2.6.2, routing ID; ECAM 7.2.2)."""
+"""PCI addresses: bus, device, function (PCI Express Base Specification 2.2.6.2, routing ID; ECAM 7.2.2); attributes of what
+endpoints send."""
 
 from __future__ import annotations
 
 import re
 
+ATTR_PRIVILEGED, ATTR_NONSECURE, ATTR_INSTRUCTION = 1, 2, 4
+"""Bits of a transaction's attributes, those of AXI's AxPROT: `cosim.api.NONSECURE` and `SECURE` are made of them."""
 ATTR_PASID = 1 << 8
 """Bit of a transaction's attributes: it has a PASID (20 bits from PASID_SHIFT), which is the SMMU's SubstreamID."""
 PASID_SHIFT = 12

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cosim.api import (
+    NONSECURE,
     OKAY,
     SLVERR,
     Bank,
@@ -28,7 +29,7 @@ from cosim.api import (
     ns,
 )
 from nodes.arch.msi import MSI
-from nodes.arch.pcie import ATTR_PASID, pasid_of
+from nodes.arch.pcie import ATTR_INSTRUCTION, ATTR_PASID, ATTR_PRIVILEGED, pasid_of
 from nodes.smmu.commands import CommandQueue
 from nodes.smmu.config import Features
 from nodes.smmu.events import Event, EventQueue, Fault, record
@@ -51,7 +52,6 @@ IDR0_STAGE1 = 1 << 1 | 1 << 19
 IDR1_OVERRIDE = 1 << 26
 IDR3_HAD = 1 << 2
 MAX_SSID_BITS = 20
-ATTR_PRIVILEGED, ATTR_INSTRUCTION = 1, 4
 ATTR_BUS = ATTR_PASID - 1
 """What of the attributes goes on to memory."""
 RECINVSID = "RECINVSID"
@@ -413,7 +413,7 @@ class Smmu(Node):
             self.spawn(self._write_msi(address, data, error), "own MSI")
 
     async def _write_msi(self, address: int, data: int, error: str) -> None:
-        status, _ = await self.bus.issue(address, MSI_SIZE, data, ATTR_PRIVILEGED | 2)
+        status, _ = await self.bus.issue(address, MSI_SIZE, data, NONSECURE)
         if status != OKAY:
             self._global_error(error)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from nodes.arch.pcie import ATTR_INSTRUCTION, ATTR_NONSECURE, ATTR_PRIVILEGED
 from nodes.smmute.regs import MEMCPY, RAND48, SUM64
 
 PAGE = 4096
@@ -17,7 +18,6 @@ MAX_SUBSTREAM = 0xF_FFFF
 VECTORS = 2048
 ASCENDING, DESCENDING = 0, 0xFFFF_FFFF
 ILLEGAL_CACHE = frozenset((4, 5, 8, 9, 0xC, 0xD))
-ATTR_PRIVILEGED, ATTR_NONSECURE, ATTR_INSTRUCTION = 1, 2, 4
 
 
 class Job(NamedTuple):

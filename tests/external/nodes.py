@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support.components import lacking
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 EXAMPLES = ROOT / "examples"
@@ -24,10 +26,9 @@ def plain_yaml(path: Path) -> Any:
 
 def need_compiler(name: str = "gcc") -> str:
     """A compiler with libzmq's header, or the test is skipped."""
-    found = shutil.which(name)
-    if found is None or not Path("/usr/include/zmq.h").exists():
-        pytest.skip(f"needs {name} and libzmq3-dev")
-    return found
+    if missing := lacking(name, "/usr/include/zmq.h"):
+        pytest.skip(missing)
+    return str(shutil.which(name))
 
 
 def build(source: Path, target: Path, *flags: str, compiler: str = "gcc") -> Path:

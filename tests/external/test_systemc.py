@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -18,6 +17,7 @@ from cosim.run.conform import Kit, Verdict, examine, stimulus_from
 from cosim.run.conform_kit import Setup
 from tests.external import test_codecs, test_runs
 from tests.external.nodes import ENGINE_STIMULUS, EXAMPLES, HEADER, HERE, ROOT, plain_yaml
+from tests.support.components import lacking
 from tests.support.runs import cosim, result
 
 MEMORY = EXAMPLES / "systemc_memory" / "memory.cpp"
@@ -27,10 +27,8 @@ AMBA_PROBE = HERE / "systemc_amba_probe.cpp"
 SYSTEMC_PAGE = (ROOT / "docs" / "attach-systemc.md").read_text()
 FLAGS = "-O0"
 
-needs_systemc = pytest.mark.skipif(
-    shutil.which("g++") is None or not Path("/usr/include/systemc").exists() or not Path("/usr/include/zmq.h").exists(),
-    reason="needs g++, libsystemc-dev and libzmq3-dev",
-)
+_MISSING = lacking("g++", "/usr/include/systemc", "/usr/include/zmq.h")
+needs_systemc = pytest.mark.skipif(bool(_MISSING), reason=_MISSING)
 
 Build = Callable[[Path], Path]
 
@@ -238,7 +236,7 @@ def test_the_codec_passes_the_vectors(tmp_path: Path) -> None:
 
 
 @needs_systemc
-@pytest.mark.skipif(shutil.which("clang++") is None, reason="needs clang++ (Debian package clang)")
+@pytest.mark.skipif(bool(lacking("clang++")), reason=lacking("clang++"))
 @pytest.mark.parametrize("source", [EVS, PROBE], ids=lambda source: source.stem)
 def test_clang_has_no_warning(source: Path) -> None:
     """The headers, the recipe and the probe compile without a warning under clang too."""

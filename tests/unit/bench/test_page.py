@@ -44,6 +44,15 @@ def test_a_target_is_met_or_not(ratio: float, verdict: str) -> None:
     assert "254 bystanders" not in text, "a target without figures must not be judged"
 
 
+def test_rows_that_were_measured_one_by_one_are_not_said_to_be_of_one_measurement() -> None:
+    """The page has how many runs the medians are of, the least and the most; each row has its own load."""
+    text = page.render(
+        bench(row("pingpong", 2, "per-node", "fast", 500.0), {**row("mmio", 2, "0", "memory", 1.0), "runs": 3})
+    )
+    assert "python 3.11, cpus 2; medians of 3 to 5.\n" in text
+    assert "medians of 5.\n" in page.render(bench(row("pingpong", 2, "per-node", "fast", 500.0)))
+
+
 def test_bystanders_are_judged_by_ratios() -> None:
     """Rates of two rows are compared over their own floors."""
     crowd = {**row("pingpong", 256, "per-node", "fast", 450.0), "ratio": 0.9}

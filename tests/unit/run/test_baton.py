@@ -413,6 +413,20 @@ def test_a_grant_that_just_fits_a_frame_is_given_without_the_baton() -> None:
     assert frame == Frame(FrameType.GRANT, (1, NEVER, ((1, large),)))
 
 
+def test_a_lost_worker_is_named_with_those_that_wait_for_it() -> None:
+    """Whom it blocks is in the next step, and the views say that it is lost."""
+    rig = Rig((0, 0), (30, 30), IDLE)
+    rig.heard(0)
+    rig.pending.append(["lost", 0, "killed by SIGKILL"])
+    rig.link.wake()
+    rig.step()
+    ((_, error),) = [event for event in rig.events if event[0] == "error"]
+    assert (error["code"], error["node"]) == ("worker-lost", "n0")
+    assert error["what"] == "worker process of n0 is gone: killed by SIGKILL; its last simulated time was 0ps"
+    assert error["next_step"].endswith("; waiting for it: n1")
+    assert [wait.state for wait in rig.hub.barrier.explain()] == ["lost", "blocked", "idle"]
+
+
 def test_a_worker_that_floods_the_hub_with_early_answers_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that follow none are kept up to a limit; then their sender has broken rule "order"."""
     monkeypatch.setattr(hub_module, "EARLY_FRAMES", 2)
