@@ -1,4 +1,4 @@
-"""The same events, whatever the placement and the schedule: I1 to I5 against the sequential reference."""
+"""The same events, whatever the placement and the schedule: I1 to I6 against the sequential reference."""
 
 from __future__ import annotations
 
