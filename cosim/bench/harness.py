@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
 import statistics
 import tempfile
 import time
@@ -119,6 +120,15 @@ def cpu_of_all() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
+def collect() -> None:
+    """Collect garbage; a signal waits for its end, since Python ignores what is raised in callbacks of the collector."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        gc.collect()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = None, start: str = FORK) -> Sample:
     """Run `plan` (which has its groups) to its end.
 
@@ -131,7 +141,7 @@ def run_plan(plan: Plan, workers: str, link: str = FAST, probe: Probe | None = N
         CosimError: the first error of a run that failed.
     """
     gc.unfreeze()  # what the worker of an earlier run froze
-    gc.collect()
+    collect()
     cpu, began = cpu_of_all(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
         supervisor, meter, probed = anyio.run(

@@ -14,12 +14,12 @@ from pathlib import Path
 from cosim.bench.cpu import process_cpu
 from cosim.bench.harness import EXEC, FAST, FORK, PER_NODE, Case, Reading, run_plan
 from cosim.bench.plans import endless, place
-from cosim.errors import UsageError
 from cosim.run.supervisor import Supervisor
 
 KINDS = (FORK, EXEC)
 """How workers start; the row of the first has the plain name."""
 UNIT = "MiB/worker"
+OF_PROCESSES = "memory per worker"
 ROWS = [(24, PER_NODE, FAST)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
 
@@ -53,13 +53,7 @@ async def _look(supervisor: Supervisor) -> list[tuple[float, float, float]]:
 
 
 def case(nodes: int, workers: str, link: str, operations: int = 0, kind: str = FORK) -> Case:
-    """One row; the number of operations is that of the workers.
-
-    Raises:
-        UsageError: `workers` is 0: there is no process of which it could be said.
-    """
-    if workers == "0":
-        raise UsageError("memory per worker must be measured of processes, not of --workers 0", code="bench")
+    """One row; the number of operations is that of the workers."""
 
     def run(case: Case) -> Reading:
         plan = place(endless(nodes), workers)

@@ -17,6 +17,7 @@ from cosim.run.supervisor import Supervisor
 KINDS = (FORK, EXEC)
 """How workers start; the row of the first has the plain name."""
 UNIT = "nodes/s"
+OF_PROCESSES = "start-up"
 ROWS = [(24, PER_NODE, FAST), (512, PER_NODE, FAST)]
 """(nodes, workers, link) of the rows shown when nothing is asked for."""
 

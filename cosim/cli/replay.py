@@ -56,8 +56,8 @@ def replay(**options: Any) -> None:
     nodes = done.nodes[0] if len(done.nodes) == 1 else f"{options['node']} and {len(done.nodes) - 1} more of its worker"
     digests = f", {done.digests} digest{'s' * (done.digests != 1)}" if done.digests else ""
     click.echo(
-        f"{nodes}: as in the run up to {fmt(done.sim_time_ps)} ({done.ending}): {done.grants:,} grants, "
-        f"{done.messages:,} messages{digests}"
+        f"{nodes}: as in the run up to {fmt(done.sim_time_ps)} ({done.ending}): {done.grants:,} grant{'s' * (done.grants != 1)}, "
+        f"{done.messages:,} message{'s' * (done.messages != 1)}{digests}"
     )
 
 

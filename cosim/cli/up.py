@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,40 +173,41 @@ async def _up(options: dict[str, Any]) -> int:
             "no_limit",
         )
     }
-    async with launch(
-        options["topology"],
-        set=parse_sets(options["sets"]),
-        engine_options=parse_sets(options["engine_options"], "--engine-option", "user=me"),
-        stall_limit_s=options["stall_limit"],
-        join_limit_s=options["join_limit"],
-        lease_s=options["lease"],
-        host_limit_s=options["host_limit"],
-        wave=options["wave_of"] or options["wave"],
-        **arguments,
-    ) as run:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_signals, run)
-            with screen:
-                async for event in run.events():
-                    screen.show(event.kind, event.data)
-                    if event.kind == "started" and options["started_fd"] is not None:
-                        os.write(options["started_fd"], json.dumps({"directory": str(run.directory)}).encode())
-                        os.close(options["started_fd"])
-            result = await run.result()
-            group.cancel_scope.cancel()
-        if options["as_json"]:
-            click.echo(json.dumps(result, indent=1))
-        screen.result(result, run.directory)
-        return run.exit_code
+    # From before there is a run: a signal that comes while it is started waits for it.
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with launch(
+            options["topology"],
+            set=parse_sets(options["sets"]),
+            engine_options=parse_sets(options["engine_options"], "--engine-option", "user=me"),
+            stall_limit_s=options["stall_limit"],
+            join_limit_s=options["join_limit"],
+            lease_s=options["lease"],
+            host_limit_s=options["host_limit"],
+            wave=options["wave_of"] or options["wave"],
+            **arguments,
+        ) as run:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_obey, signals, run)
+                with screen:
+                    async for event in run.events():
+                        screen.show(event.kind, event.data)
+                        if event.kind == "started" and options["started_fd"] is not None:
+                            os.write(options["started_fd"], json.dumps({"directory": str(run.directory)}).encode())
+                            os.close(options["started_fd"])
+                result = await run.result()
+                group.cancel_scope.cancel()
+            if options["as_json"]:
+                click.echo(json.dumps(result, indent=1))
+            screen.result(result, run.directory)
+            return run.exit_code
 
 
-async def _signals(run: Any) -> None:
+async def _obey(signals: AsyncIterator[signal.Signals], run: Any) -> None:
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        async with anyio.create_task_group() as group:
-            async for number in received:
-                group.start_soon(run.stop, int(number))
+    async with anyio.create_task_group() as group:
+        async for number in signals:
+            group.start_soon(run.stop, int(number))
 
 
 class Screen:

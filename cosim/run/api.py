@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -25,7 +25,10 @@ from cosim.run.hosts import LOCAL, HostLimits, HostsSupervisor, placing_of
 from cosim.run.metrics import library, parse_address
 from cosim.run.rundir import RunDir, find_run
 from cosim.run.supervisor import LINKS, LISTEN, STARTS, Event, Supervisor
-from cosim.topo.placement import Traffic
+from cosim.topo.placement import TRAFFIC_FILE, Traffic
+
+if TYPE_CHECKING:
+    from cosim.topo.resolve import Resolved
 
 Result = dict[str, Any]
 """The content of result.json; see docs/commands.md."""
@@ -171,6 +174,7 @@ async def launch(
         raise UsageError(f"link must be one of {', '.join(LINKS)}, not {link!r}", code="link", next_step="leave it out")
     if listen is not None:
         link = check_listen(listen)
+    traffic = None if profile is None else _traffic(os.fspath(profile))
     resolved = resolve(
         load(find_topology(os.fspath(topology))),
         sets={name: _as_text(value) for name, value in (set or {}).items()},
@@ -179,9 +183,11 @@ async def launch(
         workers=None if workers is None else str(workers),
         until=until,
         allow_models=allow_models,
-        traffic=None if profile is None else _traffic(os.fspath(profile)),
+        traffic=traffic,
         hosts=_hosts_text(hosts),
     )
+    if profile is not None and traffic is not None:
+        _check_profile(os.fspath(profile), traffic, resolved)
     address = None if metrics is None else parse_address(metrics)
     if address is not None:
         library()
@@ -246,10 +252,34 @@ def run(topology: str | os.PathLike[str], **options: Any) -> Result:
 def _traffic(profile: str) -> Traffic:
     try:
         return Traffic.read(find_run(profile))
+    except UsageError as error:
+        raise UsageError(error.what, code="profile", where="--profile", next_step=error.next_step) from None
     except ValueError as error:
         raise UsageError(
             str(error), code="profile", where="--profile", next_step="name a run that has finished"
         ) from None
+
+
+def _check_profile(profile: str, traffic: Traffic, resolved: Resolved) -> None:
+    """A profile must decide something.
+
+    Raises:
+        UsageError: each node has a worker of its own, or all have one; no node of this machine is in it.
+    """
+    if resolved.workers in ("per-node", "0", "1") and not resolved.plan.hosts:
+        raise UsageError(
+            f"--profile must come with workers that hold some nodes each, not with --workers {resolved.workers}",
+            code="profile",
+            next_step="add --workers auto, or a number of at least 2",
+        )
+    if traffic.work.keys().isdisjoint(node.name for node in resolved.plan.nodes):
+        others = ", ".join([*sorted(traffic.work)[:3], *["…"] * (len(traffic.work) > 3)])
+        raise UsageError(
+            f"{find_run(profile) / TRAFFIC_FILE} must know nodes of this machine, not only others ({others})",
+            code="profile",
+            where="--profile",
+            next_step="name a run of this topology, `ls runs` shows those of this folder",
+        )
 
 
 def _hosts_text(hosts: str | int | Sequence[str] | None) -> str | None:

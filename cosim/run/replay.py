@@ -5,8 +5,9 @@ other node, no wall-clock limit. Messages are compared, not frames: a message th
 Workers of Python nodes run in this process, in the calling thread, so that a debugger sees them (`PythonReplay`); external
 nodes are programs again (`cosim.run.replay_foreign`).
 
-A Python worker gets the bounds of the journal: what it did below them depends on nothing else. An external node gets as bound
-the clock that it had answered, since how far it goes in one grant is its own affair.
+A Python worker gets the bounds of the journal, and executes in each grant as many events as it did in the run: there a grant
+ends early when it takes long by the wall clock. What it did depends on nothing else. An external node gets as bound the clock
+that it had answered, since how far it goes in one grant is its own affair.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
 from cosim.core.codec import LIMITS, VERSION, Frame, FrameType, WireError, decode, encode, unpack_records
 from cosim.core.journal import JournalError, read_records
+from cosim.core.kernel import MAX_EVENTS_PER_GRANT, Kernel, Report
 from cosim.core.message import KINDS, Record
-from cosim.core.plan import NodePlan, Plan
+from cosim.core.plan import NodePlan, Plan, WorkerPlan
 from cosim.core.time import NEVER, fmt
 from cosim.errors import NodeError, UsageError
 from cosim.node.worker import Worker
@@ -257,6 +259,33 @@ def check_digests(script: Script, found: Mapping[str, tuple[int, bytes]], now: i
     return compared
 
 
+class _Paced:
+    """A kernel that ends each grant where it ended in the run: after so many events, whatever a clock on the wall says."""
+
+    def __init__(self, kernel: Kernel, events: Callable[[], int]) -> None:
+        self._kernel = kernel
+        self._events = events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
+
+    def grant(self, bound: int, _max_events: int, _hurry: Callable[[], bool]) -> Report:
+        """As `Kernel.grant`."""
+        return self._kernel.grant(bound, self._events())
+
+
+class _Again(Worker):
+    """A worker whose grants end as the journal says."""
+
+    def __init__(self, replay: PythonReplay, name: str) -> None:
+        super().__init__(replay, name)
+        self._replay = replay
+
+    def _build(self, plan: WorkerPlan) -> None:
+        super()._build(plan)
+        self.kernel = cast(Kernel, _Paced(self.kernel, self._replay.events))
+
+
 class PythonReplay:
     """A worker of Python nodes between its journal and a comparison: the worker's socket, for `cosim.node.worker.Worker`.
 
@@ -292,7 +321,7 @@ class PythonReplay:
             Difference: it went another way.
             NodeError: a model raised, as it may have done in the run.
         """
-        Worker(self, f"w{self.script.worker}").serve()
+        _Again(self, f"w{self.script.worker}").serve()
         compared = 0
         whole = not self._cut and (self._step is None or self._step.done is not None)
         if whole:
@@ -314,6 +343,11 @@ class PythonReplay:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def events(self) -> int:
+        """After how many events the present grant ended in the run; one where it executed none shows that there is one now."""
+        assert self._step is not None
+        return MAX_EVENTS_PER_GRANT if self._step.done is None else max(1, self._step.done[4])
 
     def send(self, data: bytes) -> None:
         """Take a frame of the worker."""

@@ -56,7 +56,9 @@ class RunDir:
                 (path / folder).mkdir()
         except OSError as error:
             raise UsageError(
-                f"run directory cannot be made: {error}", code="run-dir", next_step="name another one with --run-dir"
+                f"run directory {wanted or Path('runs') / name} cannot be made: {error.strerror}",
+                code="run-dir",
+                next_step="name another one with --run-dir",
             ) from None
         return cls(path.absolute())
 

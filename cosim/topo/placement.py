@@ -49,7 +49,7 @@ class Traffic(NamedTuple):
             links: dict[LinkName, int] = {}
             for src, src_port, dst, dst_port, count in data["links"]:
                 links[str(src), str(src_port), str(dst), str(dst_port)] = int(count)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(
                 f"must hold `work` by node and `links` as [from, port, to, port, messages]: {error!r}"
             ) from None
@@ -66,11 +66,15 @@ class Traffic(NamedTuple):
         """
         path = run_dir / TRAFFIC_FILE
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            found = json.loads(path.read_text())
         except OSError as error:
             raise ValueError(
                 f"{path} can't be read: {error.strerror}; only a run that ended by itself has one"
             ) from None
+        except ValueError as error:
+            raise ValueError(f"{path} must be JSON: {error}") from None
+        try:
+            return cls.from_dict(found)
         except ValueError as error:
             raise ValueError(f"{path} {error}") from None
 

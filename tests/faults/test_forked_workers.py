@@ -244,3 +244,24 @@ def test_a_profile_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     done = up(ring(tmp_path), tmp_path / "run", "--profile", tmp_path / "broken")
     assert done.returncode == 2
     assert "only a run that ended by itself has one" in done.stderr
+    done = up(ring(tmp_path), tmp_path / "run", "--profile", tmp_path / "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith("--profile: run must be a run directory or the name of a topology")
+
+
+def test_a_profile_that_can_do_nothing_is_a_usage_error(tmp_path: Path) -> None:
+    """Where no workers are packed, and where no node of the machine is in the profile, the text says what to ask for."""
+    topology, first = ring(tmp_path), tmp_path / "first"
+    assert up(topology, first, "--workers", "0").returncode == 0
+    for workers in ("per-node", "0", "1"):
+        done = up(topology, tmp_path / "run", "--profile", first, "--workers", workers)
+        assert done.returncode == 2
+        assert (
+            f"--profile must come with workers that hold some nodes each, not with --workers {workers}" in done.stderr
+        )
+        assert "next: add --workers auto, or a number of at least 2" in done.stderr
+    other = tmp_path / "other.yaml"
+    other.write_text(topology.read_text().replace("n$", "m$").replace(" n1", " m1"))
+    done = up(other, tmp_path / "run", "--profile", first, "--workers", "2")
+    assert done.returncode == 2
+    assert f"{first / 'traffic.json'} must know nodes of this machine, not only others (n0, n1, n2, …)" in done.stderr

@@ -14,7 +14,7 @@ import pytest
 from cosim.core.journal import HEADER, read_records
 from cosim.errors import UsageError
 from cosim.run.replay import Difference, PythonReplay, Script
-from tests.support.fickle_models import CHANGED, WIDE
+from tests.support.fickle_models import CHANGED, SLOW, WIDE
 from tests.support.runs import command, cosim, environment, result, ring, up
 
 PLACEMENTS = ("per-node", "2", "0")
@@ -66,6 +66,29 @@ def test_the_first_difference_is_told(runs: dict[str, Path], monkeypatch: pytest
         assert 100_000 <= time_ps <= 130_000 and all("test-token.Token" in side for side in sides)
     else:
         assert time_ps == 400_000 and all("the last token" in side for side in sides)
+
+
+@pytest.mark.parametrize("where", ["run", "replay"])
+def test_wall_time_does_not_change_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A grant that ended early because it took long, in the run or as a debugger would make it in the replay, is no difference."""
+    topology = ring(tmp_path)
+    topology.write_text(
+        topology.read_text().replace("tests.support.models:Ring\n", "tests.support.fickle_models:Slow\n")
+    )
+    slow = {SLOW: "1"}
+    subprocess.run(
+        command("up", topology, "--quiet", "--run-dir", tmp_path / "run", *ALLOW),
+        env={**environment(), **(slow if where == "run" else {})},
+        check=True,
+        timeout=60,
+    )
+    script = Script(tmp_path / "run", "n1")
+    both_in_one = [step.done is not None and step.done[4] > 1 for step in script.steps]
+    assert any(both_in_one) == (where == "replay"), "the run must have ended its grants early where it was slow"
+    if where == "replay":
+        monkeypatch.setenv(SLOW, "1")
+    found = replay(tmp_path / "run")
+    assert (found.digests, found.ending) == (1, "the journal's end")
 
 
 def test_what_a_node_consumed_is_compared(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import time
 from pathlib import Path
 
 import anyio
@@ -139,6 +140,33 @@ def test_a_run_in_the_background_can_be_seen_and_ended(tmp_path: Path) -> None:
     assert {row["state"] for row in json.loads(cosim("ps", run, "--json").stdout)} == {"ended"}
     assert "run is over: interrupted" in cosim("why", run).stdout
     assert "not running" in cosim("down", run).stdout
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Exit 2 with the folder and the system's reason in words."""
+    (tmp_path / "file").touch()
+    for where, reason in ((tmp_path / "file" / "run", "Not a directory"), (tmp_path / "file", "File exists"),
+                          (Path("/proc/run"), "No such file or directory")):  # fmt: skip
+        done = up(ring(tmp_path), where)
+        assert done.returncode == 2
+        assert f"run directory {where} cannot be made: {reason}\n" in done.stderr
+        assert "next: name another one with --run-dir" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_while_workers_start_is_told(tmp_path: Path, number: int, code: int) -> None:
+    """A signal that comes as soon as the run directory is there ends the run as a later one does: text, result and code."""
+    process = start(ring(tmp_path), tmp_path / "run", "--json", "--set", "nodes=40", "--set", "rounds=1_000_000")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err == f"interrupted by {signal.Signals(number).name}\n"
+    found = json.loads(out)
+    assert found["status"] == "interrupted" and found["errors"][0]["what"] == err.strip()
+    assert result(tmp_path / "run") == found
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

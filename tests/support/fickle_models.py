@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 from cosim.api import Peer, on
 from tests.support.models import TOKEN, Ring
 
 CHANGED = "COSIM_TEST_CHANGED"
 WIDE = "COSIM_TEST_WIDE"
+SLOW = "COSIM_TEST_SLOW"
 
 
 class Fickle(Ring):
@@ -38,3 +40,18 @@ class Wide(Ring):
             self.out.send(None, TOKEN.Token, 1 << 64)
             return
         super().token(peer, n)
+
+
+class Slow(Ring):
+    """Passes a token on, and does something more 1 ps later; takes 3 ms of wall time in between when it is slow."""
+
+    @on(TOKEN.Token)
+    def token(self, peer: Peer, n: int) -> None:
+        """As a ring's node, with a timer that follows."""
+        super().token(peer, n)
+        self.after(1, self.more)
+        time.sleep(0.003 * (SLOW in os.environ))
+
+    def more(self) -> None:
+        """Count."""
+        self.count["more"] += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import bare, compare, compiled, limits, page
+from benchmarks import bare, compare, compiled, limits, page, page_text, report
+from cosim.bench.catalogue import WORKLOADS
 
 MACHINE = {"python": "3.11", "cpus": 2, "load1": 0.1}
 HOP = {
@@ -57,7 +59,7 @@ def test_bystanders_are_judged_by_ratios() -> None:
     """Rates of two rows are compared over their own floors."""
     crowd = {**row("pingpong", 256, "per-node", "fast", 450.0), "ratio": 0.9}
     text = page.render(bench(row("pingpong", 2, "per-node", "fast", 500.0), crowd))
-    assert "| ping-pong, 254 bystanders: rate over that of none | >= 0.8 | 1.8 | yes |" in text
+    assert "| ping-pong, 254 bystanders: x floor over that of none | >= 0.8 | 1.8 | yes |" in text
 
 
 def test_a_peer_without_result_is_shown_with_its_reason() -> None:
@@ -109,7 +111,7 @@ def test_where_a_hop_goes_is_the_sum_of_what_was_measured() -> None:
     assert "measured: " not in text
     found = {"limits": found, **bench(row("pingpong", 2, "per-node", "fast", 0.75))}
     assert "| measured: the workers grant each other |" in page.render(found)
-    assert "x 1.25" in text and "at most 2.0 times" in text
+    assert "| x | 1.25 |" in text and "at most 2.0 times" in text
 
 
 def test_a_bare_star_is_shown_beside_the_product_and_what_is_asked() -> None:
@@ -145,3 +147,61 @@ def test_a_hop_is_taken_apart() -> None:
 def test_what_is_compiled_is_there() -> None:
     """A module that was renamed would be left out of the trial in silence."""
     assert [m for m in compiled.MODULES if not (compiled.ROOT / m).is_file()] == []
+
+
+def test_every_workload_and_figure_is_explained() -> None:
+    """A row's name and the names of its further figures are on the page, in words."""
+    rows = json.loads(report.RESULTS.read_text())["bench"]["rows"]
+    for name in WORKLOADS:
+        assert f"| {name}" in page_text.WORKLOADS
+    for figure in {key for row in rows for key in row} - set(page._KNOWN):
+        assert f"`{figure}`" in page_text.WORKLOADS, figure
+
+
+def test_interrupts_have_a_table_by_placement() -> None:
+    """A line for each kind and size, a column for each placement, a dash where it was not measured."""
+    rows = [
+        row("interrupts-vsgi", 25, "per-node", "fast", 100.0, pes=8.0),
+        row("interrupts-vsgi", 25, "0", "memory", 300.0, pes=8.0),
+        row("interrupts-vsgi", 1033, "auto", "fast", 200.0, pes=512.0),
+    ]
+    text = page.render(bench(*rows))
+    assert "| interrupts/s | PEs | nodes | workers per-node | workers 0 | workers auto |" in text
+    assert "| vsgi | 8 | 25 | 100 | 300 | - |\n| vsgi | 512 | 1033 | - | - | 200 |" in text
+    assert "| 512 PEs with --workers auto deliver interrupts: nodes | >= 1,000 | 1,030 | yes |" in text
+    assert "delivered per second" not in page.render(bench())
+
+
+def test_simbricks_stands_beside_what_was_measured() -> None:
+    """Each line has the process-per-node row of the same workload and size, a dash where there is none."""
+    text = page.render(bench(row("sparse", 64, "per-node", "fast", 7010.0)))
+    assert "| sparse | 64 | 740 | 701 | 10 | 7,010 | 10 |" in text
+    assert "| sparse | 128 | 949 | 711 | - | - | - |" in text
+
+
+def test_grants_must_not_grow_either() -> None:
+    """Frames and grants per round trip of 256 nodes are judged beside those of 4."""
+    few = row("sparse", 4, "per-node", "fast", 1.0, grants_per_round=2.0, frames_per_round=4.0)
+    many = row("sparse", 256, "per-node", "fast", 1.0, grants_per_round=2.5, frames_per_round=4.0)
+    text = page.render(bench(few, many))
+    assert "| sparse, grants per round trip of 256 nodes over that of 4 | <= 1 | 1.25 | no |" in text
+    assert "| sparse, frames per round trip of 256 nodes over that of 4 | <= 1 | 1 | yes |" in text
+    assert "What bounds those that are not met" in text
+
+
+@pytest.mark.parametrize(("rate", "why"), [(5000.0, True), (7000.0, False)])
+def test_reasons_stand_only_where_something_is_missed(rate: float, why: bool) -> None:
+    """The barrier's reason is on the page when it is slower than 6 times HELICS, and not when it isn't."""
+    star = {"name": "barrier", "nodes": 19, "workers": "per-node", "link": "unix", "at_once": 18, "rate": 9000.0,
+            "rate_min": 9000.0, "rate_max": 9000.0, "cpu_us": 100.0, "ratio": 4.0}  # fmt: skip
+    rivals = [{"workload": "barrier", "nodes": 19, "floor": 1.0, "rows": [
+        {"system": "HELICS, tcp", "rate": 1000.0, "rate_min": 1.0, "rate_max": 1.0, "cpu_us": 1.0, "ratio": 1.0}]}]  # fmt: skip
+    about = {"machine": MACHINE, "repeat": 3, "hop": HOP, "compiled": [], "bare": {"floor": 1000.0, "rows": [star]}}
+    peers = {"machine": MACHINE, "repeat": 5, "tables": rivals}
+    text = page.render({**bench(row("barrier", 19, "per-node", "fast", rate)), "limits": about, "peers": peers})
+    assert ("Why the barrier misses targets" in text) == why
+
+
+def test_the_page_is_that_of_the_figures() -> None:
+    """docs/performance.md is what `python -m benchmarks.report page` writes now."""
+    assert report.PAGE.read_text() == page.render(report.results())

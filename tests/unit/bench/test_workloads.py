@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
+import signal
+import subprocess
+import time
+import weakref
 from typing import Any
 
 import pytest
@@ -14,6 +20,7 @@ from cosim.bench.catalogue import WORKLOADS, cases
 from cosim.bench.harness import Case, Reading, measure, run_plan
 from cosim.cli.main import group
 from cosim.errors import CosimError, UsageError
+from tests.support.runs import command, environment
 
 SYNTHETIC = ("barrier", "pingpong", "fanout", "sparse", "mmio", "compute")
 FIELDS = {
@@ -142,3 +149,122 @@ def test_the_command_prints_a_list_of_objects() -> None:
     rows = json.loads(done.stdout)
     assert len(rows) == 1
     sane(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("pingpnog",),
+            "one of barrier, pingpong, fanout, sparse, mmio, interrupts, startup, memory, compute, working",
+        ),
+        (("w9",), r"\(w1 to w8\) or all, not 'w9'"),
+        (("pingpong", "--workers", "many"), "--workers must be per-node, auto or a number"),
+        (("startup", "--workers", "0"), "start-up must be measured of processes, not of --workers 0"),
+        (("interrupts", "--nodes", "600"), "--nodes 600 .PEs.: parameter pes must be at most 512, not 600"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_printed(words: tuple[str, ...], said: str) -> None:
+    """No table is begun for a wrong name, placement or size; the text has the option and what it may be."""
+    done = CliRunner().invoke(group, ["bench", *words])
+    assert isinstance(done.exception, UsageError) and done.stdout == ""
+    with pytest.raises(UsageError, match=said):
+        raise done.exception
+
+
+def test_a_misspelt_workload_has_a_suggestion() -> None:
+    """The next step is the name that was meant, else the help."""
+    for name, next_step in (
+        ("pingpnog", "did you mean pingpong?"),
+        ("x", "`cosim bench --help` says what each measures"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            cases(name)
+        assert caught.value.next_step == next_step
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seconds", "0", "must be above 0 and at most 3600, not 0"),
+        ("--seconds", "-1", "must be above 0 and at most 3600, not -1"),
+        ("--seconds", "nan", "must be above 0 and at most 3600, not nan"),
+        ("--seconds", "inf", "must be above 0 and at most 3600, not inf"),
+        ("--operations", "99999999999999999999", "0<=x<=1000000000"),
+        ("--nodes", "1", "2<=x<=4096"),
+        ("--repeat", "0", "x>=1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option: str, value: str, said: str) -> None:
+    """Exit code 2, with the option and its range."""
+    done = CliRunner().invoke(group, ["bench", "pingpong", "--workers", "0", option, value])
+    assert done.exit_code == 2 and done.stdout == ""
+    assert f"Invalid value for '{option}'" in done.stderr and said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["pingpong", "sparse", "startup", "memory", "compute"])
+def test_a_link_is_that_of_all_rows(name: str) -> None:
+    """--link alone gives the workload's own sizes and placements by that link, also where it has no such row of its own."""
+    own, found = cases(name), cases(name, link="zmq")
+    assert {c.link for c in found} <= {"zmq", "memory"} and "zmq" in {c.link for c in found}
+    assert {(c.name, c.nodes, c.workers) for c in found} == {(c.name, c.nodes, c.workers) for c in own}
+    assert len(found) == len({(c.name, c.nodes, c.workers) for c in found})
+
+
+def test_a_row_tells_how_many_workers_there_were() -> None:
+    """More workers than nodes are as many as there are nodes."""
+    assert [c.workers for c in cases("pingpong", nodes=3, workers=("2", "1000"))] == ["2", "3"]
+
+
+def test_an_interrupt_is_not_lost_in_the_garbage() -> None:
+    """What is raised in a callback of the collector is ignored by Python: SIGINT must come after it."""
+
+    class Cycle:
+        pass
+
+    one = Cycle()
+    one.me = one  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        _watch = weakref.ref(one, lambda _ref: signal.raise_signal(signal.SIGINT))
+        del one
+        with pytest.raises(KeyboardInterrupt):
+            harness.collect()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_says_so_and_leaves_nothing(number: int, code: int, tmp_path: Any) -> None:
+    """Rows that were measured are printed, also as JSON; processes and folders are gone."""
+    words = ["bench", "barrier", "--nodes", "3", "--workers", "2", "--operations", "30", "--repeat", "100000", "--json"]
+    child = subprocess.Popen(
+        command(*words),
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("cosim-bench-*")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(child.pid, number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == code, err
+    assert json.loads(out) == [] and err == f"interrupted by {signal.Signals(number).name}\n"
+    assert list(tmp_path.glob("cosim-bench-*")) == []
+
+
+def test_rows_before_a_fault_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json what was measured comes out although a later row failed."""
+    rows = iter([{"name": "pingpong"}])
+
+    def one(*_arguments: Any) -> dict[str, Any]:
+        row = next(rows, None)
+        if row is None:
+            raise CosimError("the second failed", code="bench")
+        return row
+
+    monkeypatch.setattr(harness, "measure", one)
+    done = CliRunner().invoke(group, ["bench", "pingpong", "--json"])
+    assert isinstance(done.exception, CosimError) and json.loads(done.stdout) == [{"name": "pingpong"}]

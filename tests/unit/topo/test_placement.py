@@ -167,6 +167,22 @@ def test_a_wrong_profile_is_refused(tmp_path: Path, content: Any, what: str) -> 
     assert "traffic.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", r"must be JSON: Expecting value: line 1 column 1"),
+        (b"\xff\xfe", "must be JSON: .*can't decode byte 0xff"),
+        (b'{"work": {"a": 1e400}, "links": []}', "must hold `work`"),
+    ],
+)
+def test_a_profile_that_is_no_json_is_refused(tmp_path: Path, content: bytes, what: str) -> None:
+    """The error names the file, says that it must be JSON and where it isn't."""
+    (tmp_path / "traffic.json").write_bytes(content)
+    with pytest.raises(ValueError, match=what) as caught:
+        Traffic.read(tmp_path)
+    assert "traffic.json" in str(caught.value)
+
+
 def test_a_run_without_a_profile_is_refused(tmp_path: Path) -> None:
     """The error says which runs have one."""
     with pytest.raises(ValueError, match=r"can't be read.*only a run that ended by itself"):
