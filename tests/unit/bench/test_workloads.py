@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,6 +254,23 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(number: int, code: in
     assert child.returncode == code, err
     assert json.loads(out) == [] and err == f"interrupted by {signal.Signals(number).name}\n"
     assert list(tmp_path.glob("cosim-bench-*")) == []
+
+
+def test_ctrl_c_in_code_made_from_a_string_changes_no_exit_code(tmp_path: Path) -> None:
+    """As in a module with a namedtuple that is just imported: CPython would end by SIGINT in spite of the exit code."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "import cosim.cli.main\n"
+        "def main():\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(143)\n"
+        "cosim.cli.main.main = main\n"
+    )
+    path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
+    done = subprocess.run(command("bench"), env={**environment(), "PYTHONPATH": path}, timeout=60, check=False)
+    assert done.returncode == 143
 
 
 def test_rows_before_a_fault_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
