@@ -441,11 +441,11 @@ class Barrier:
             self._check.add(w)
             if slot.next_event < base:
                 self._silent.add(w)
-            else:
-                self._silent.discard(w)
+                return
         else:
             self._due.discard(w)
             self._check.discard(w)
+        if self._silent:
             self._silent.discard(w)
 
     def _bound(self, w: int, need: int = -1) -> tuple[int, int | None]:
@@ -473,7 +473,8 @@ class Barrier:
         self._pending.discard(w)
         self._running.add(w)
         self._due.discard(w)
-        self._silent.discard(w)
+        if self._silent:
+            self._silent.discard(w)
         return Grant(w, slot.seq, bound)
 
     def _lost(self) -> bool:

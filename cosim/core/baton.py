@@ -21,8 +21,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cosim.core.time import NEVER
-
 
 class Quiet(NamedTuple):
     """Until when the others have nothing to do, for a worker that has the baton: worker `who` has its next event at `time`
@@ -48,16 +46,22 @@ class Quiet(NamedTuple):
                               If another worker is granted, what was sent goes by way of the hub.
         reach                 least time from a send of `giver` to an arrival at each worker (ps); 0 for those left out
         """
-        time, to, then = self
-        need = NEVER if to == giver else time
+        need, to, limit = self
+        rest = self
         if receiver == to:
-            need, limit = min(need, arrival), then
-        elif receiver >= 0 and arrival <= need:
-            to, need, limit = receiver, arrival, time
-        else:
-            limit = then = min(then, arrival)
-        bound = min(limit, next_out + reach.get(to, 0))
-        return (to, bound, Quiet(time, self.who, then).after(giver, next_event, to)) if need < bound else None
+            if arrival < need:
+                need = arrival
+        elif receiver >= 0 and (arrival <= need or to == giver):
+            limit = need  # the other one's event
+            to, need = receiver, arrival
+        elif to == giver:
+            return None
+        elif arrival < limit:
+            limit = arrival
+            rest = Quiet(need, to, limit)
+        word = next_out + reach.get(to, 0)
+        bound = word if word < limit else limit
+        return (to, bound, rest.after(giver, next_event, to)) if need < bound else None
 
     def after(self, giver: int, next_event: int, taker: int) -> Quiet:
         """What `taker` may know when `giver`, which has its next event then, hands it the baton."""
