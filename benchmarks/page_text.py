@@ -133,8 +133,9 @@ Processes around one hub that receive and send frames of the usual sizes and do 
 ping-pong and 18 deliveries for the fan-out.
 
 - Links of the bare star: `unix` is stream sockets and an epoll, as the fast link has them; `zmq` is ROUTER and DEALER; `least` is
-  all that was found to make a star cheaper, fit for a runtime or not. The star of the ping-pong has the hub between the two; in
-  cosim they grant each other, two hops in place of four, with the hub beside them on another core.
+  all that was found to make a star cheaper, fit for a runtime or not. The star of the ping-pong, and of the fan-out on two
+  workers, has the hub between the two; in cosim they grant each other, two hops in place of four, with the hub beside them on
+  another core.
 - `cores` is the rate times the CPU: how many cores are kept busy. The kernel decides how processes share them, and may put all on
   one: then the rate of a barrier is lower than the machine allows, its CPU is not.
 - `of bare` is cosim's rate over that of the bare star, `of it bare` the bare star's share of cosim's CPU.
@@ -160,7 +161,8 @@ with warm caches, and compiling the same sources gains far less than that (above
 """,
     "fanout": """\
 Why the fan-out misses targets: the parts of a step follow each other, from source to hub to sinks to hub. With a process per node
-the CPU time would about do, but fewer cores are busy than there are ("cosim cores" above). On two workers all of it is one core's
-work, a good part of which is the models' own: 18 messages to make and 18 to take.
+the CPU time would about do, but fewer cores are busy than there are ("cosim cores" above). On two workers, which grant each other
+here, the two take turns, and only the hub's books are kept beside them; a good part of their work is the models' own: 18 messages
+to make and 18 to take.
 """,
 }
