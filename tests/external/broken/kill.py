@@ -16,10 +16,14 @@ class Broken(Engine):
 
     def __init__(self, node):
         super().__init__(node)
+        left, right = os.pipe()
         if os.fork() == 0:
             os.setsid()
+            os.close(right)
             time.sleep(600)
             os._exit(0)
+        os.close(right)
+        os.read(left, 1)  # ends when the copy is in its own session: before, it would die with this process
 
 
 if __name__ == "__main__":
