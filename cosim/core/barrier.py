@@ -313,6 +313,11 @@ class Barrier:
         safe = min(safe, kept[0])
         if bound > safe:
             self._violated("overrun", w, f"a grant that is passed to it must end at {safe} ps, not at {bound} ps")
+        return self._hand_on(w, bound, kept)
+
+    def _hand_on(self, w: int, bound: int, kept: tuple[int, int]) -> int:
+        """Enter a grant that is passed to worker w into the books."""
+        slot = self._slots[w]
         self._check.discard(w)
         grant = self._grant(w, bound)
         if kept[0] < NEVER:

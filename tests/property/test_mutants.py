@@ -163,13 +163,7 @@ class Trusting(Barrier):
     """Takes every bound that is passed to it; else it keeps its books as it should."""
 
     def passed(self, w: int, bound: int, kept: tuple[int, int]) -> int:
-        slot = self._slots[w]
-        self._check.discard(w)
-        grant = self._grant(w, bound)
-        if kept[0] < NEVER:
-            slot.arrival, slot.wake = kept
-            self._pending.add(w)
-        return grant.seq
+        return self._hand_on(w, bound, kept)
 
 
 class TakesEveryBound(Cluster):
